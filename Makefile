@@ -1,0 +1,34 @@
+PYTHON ?= python3
+BIN := .venv/bin
+
+.PHONY: demo test lint types bench build clean
+
+# The stamp is newer than the project file once everything is installed.
+.venv/installed: pyproject.toml constraints.txt
+	$(PYTHON) -m venv .venv
+	$(BIN)/pip install --quiet --disable-pip-version-check --constraint constraints.txt --editable '.[dev]'
+	touch $@
+
+demo: .venv/installed
+	for seed in 0 1 2; do $(BIN)/spikewire train digits seed=$$seed --out runs/demo/seed-$$seed || exit 1; done
+	$(BIN)/spikewire report runs/demo/seed-0 runs/demo/seed-1 runs/demo/seed-2
+
+test: .venv/installed
+	$(BIN)/python -m pytest --numprocesses 2
+
+lint: .venv/installed
+	$(BIN)/ruff check src tests benchmarks reproduce examples
+	$(BIN)/ruff format --check src tests benchmarks reproduce examples
+
+types: .venv/installed
+	$(BIN)/pyright
+
+bench: .venv/installed
+	$(BIN)/python benchmarks/train_step.py
+	$(BIN)/python benchmarks/event.py
+
+build: .venv/installed
+	$(BIN)/python -m build --installer pip
+
+clean:
+	rm -rf .venv build dist runs

@@ -1,0 +1,216 @@
+"""The command line: train, measure, plot, report, methods, recipes."""
+
+from __future__ import annotations
+
+import json
+import sys
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+from rich.console import Console
+from rich.markup import escape
+from rich.progress import (
+    BarColumn,
+    MofNCompleteColumn,
+    Progress,
+    TextColumn,
+    TimeRemainingColumn,
+)
+from rich.table import Table
+
+from spikewire import config, distributed, plots, report
+from spikewire import run as runs
+from spikewire.methods import METHODS
+from spikewire.train import Epoch
+
+app = typer.Typer(
+    help="Prune deep spiking neural networks.",
+    no_args_is_help=True,
+    add_completion=False,
+    pretty_exceptions_enable=False,
+)
+console = Console()
+
+Json = Annotated[bool, typer.Option("--json", help="Print JSON for a program to read.")]
+Root = Annotated[
+    Path | None,
+    typer.Option("--data", help="Folder with the data sets [default: $SPIKEWIRE_DATA]."),
+]
+
+
+@app.command()
+def train(
+    recipe: Annotated[
+        str, typer.Argument(help="A recipe by name, a .toml file, or file.py:function (a network).")
+    ],
+    settings: Annotated[
+        list[str] | None, typer.Argument(help="key=value, such as method.sparsity=0.95 epochs=5.")
+    ] = None,
+    out: Annotated[Path | None, typer.Option(help="Run folder [default: runs/RECIPE].")] = None,
+    data: Root = None,
+    as_json: Json = False,
+) -> None:
+    """Train and prune a network; the same command again continues, or returns at once."""
+    chosen = config.recipe(config.override(config.read(recipe), settings or []))
+    folder = out or Path("runs") / Path(recipe.partition(":")[0]).stem
+    with _Display(quiet=as_json or distributed.rank() > 0) as display:
+        runs.run(chosen, folder, root=data, show=display)
+    _show([folder], as_json)
+
+
+@app.command("report")
+def show_report(
+    folders: Annotated[list[Path], typer.Argument(help="Run folders.")],
+    as_json: Json = False,
+) -> None:
+    """Write report.html of each run again, and print what pruning bought."""
+    for folder in folders:
+        report.write(folder)
+    _show(folders, as_json)
+
+
+@app.command()
+def measure(
+    folder: Annotated[Path, typer.Argument(help="A finished run.")],
+    data: Root = None,
+    batch: Annotated[int, typer.Option(min=1, help="Samples per batch.")] = 500,
+    as_json: Json = False,
+) -> None:
+    """Measure the network of a run again, on its test data."""
+    measured = runs.measured(folder, root=data, batch=batch)
+    if as_json:
+        typer.echo(json.dumps(measured.as_dict()))
+    else:
+        console.print(str(measured), highlight=False)
+
+
+@app.command()
+def plot(
+    folders: Annotated[list[Path], typer.Argument(help="Run folders.")],
+    x: Annotated[str, typer.Option(help="Quantity on the horizontal axis.")] = "connectivity",
+    y: Annotated[str, typer.Option(help="Quantity on the vertical axis.")] = "accuracy",
+    out: Annotated[Path, typer.Option("--out", "-o", help="SVG file.")] = Path("tradeoff.svg"),
+) -> None:
+    """Draw runs against each other; the CSV of the points lies beside the picture."""
+    drawn = plots.tradeoff(report.collect(folders), x=x, y=y)
+    for path in drawn.save(out.parent, out.stem):
+        typer.echo(path)
+
+
+@app.command()
+def methods(as_json: Json = False) -> None:
+    """List the methods, their papers and their fields with defaults."""
+    rows = [
+        {
+            "name": name,
+            "what": (kind.__doc__ or "").strip().splitlines()[0],
+            "fields": config.defaults(kind),
+        }
+        for name, kind in METHODS.items()
+    ]
+    if as_json:
+        typer.echo(json.dumps(rows))
+        return
+    table = Table("method", "what it does", "fields", show_lines=True)
+    for row in rows:
+        values = ", ".join(f"{key}={value}" for key, value in row["fields"].items())
+        table.add_row(row["name"], row["what"], values)
+    console.print(table)
+
+
+@app.command()
+def recipes(
+    name: Annotated[str | None, typer.Argument(help="Print this recipe, complete.")] = None,
+) -> None:
+    """List the recipes that come with spikewire, or print one with all its settings."""
+    if name is not None:
+        typer.echo(config.recipe(config.read(name)).toml())
+        return
+    for known in config.recipes():
+        typer.echo(f"{known:<16} {config.about(known)}")
+
+
+def _show(folders: list[Path], as_json: bool) -> None:
+    if distributed.rank() > 0:
+        return
+    if as_json:
+        for folder in folders:
+            typer.echo((folder / "report.json").read_text().strip())
+        return
+    for folder in folders:
+        _bought(folder)
+    if len(folders) > 1:
+        _over_runs(folders)
+
+
+def _bought(folder: Path) -> None:
+    run = report.read(folder)
+    twin = report.twin(folder)
+    table = Table("", "dense", "pruned", "bought", title="what pruning bought")
+    for row in report.bought(run.report, twin.report if twin else None):
+        table.add_row(*map(escape, (row.name, row.dense, row.pruned, row.ratio)))
+    console.print(f"{folder}", highlight=False, markup=False, soft_wrap=True)
+    console.print(table)
+    console.print(
+        f"report: {folder / 'report.html'}", highlight=False, markup=False, soft_wrap=True
+    )
+
+
+def _over_runs(folders: list[Path]) -> None:
+    rows = report.table(folders)
+    table = Table(*rows[0], title="mean and standard deviation over seeds")
+    for row in rows:
+        table.add_row(*map(escape, row.values()))
+    console.print(table)
+
+
+class _Display:
+    """The progress bar: epoch, accuracy, sparsity, firing rate, time left."""
+
+    def __init__(self, quiet: bool) -> None:
+        self.progress = Progress(
+            TextColumn("[bold]{task.description}"),
+            BarColumn(),
+            MofNCompleteColumn(),
+            TextColumn("{task.fields[state]}"),
+            TimeRemainingColumn(),
+            console=Console(stderr=True),
+            disable=quiet,
+        )
+        self.tasks: dict[Path, Any] = {}
+
+    def __enter__(self) -> _Display:
+        self.progress.start()
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.progress.stop()
+
+    def __call__(
+        self, out: Path, recipe: config.Recipe, epoch: Epoch, record: dict[str, Any] | None
+    ) -> None:
+        if out not in self.tasks:
+            self.tasks[out] = self.progress.add_task(
+                str(out), total=recipe.epochs * epoch.batches, completed=epoch.step, state=""
+            )
+        state = f"epoch {epoch.epoch} loss {epoch.loss:.4f}"
+        if record is not None:
+            state += (
+                f"  test {record['accuracy']['test']:.2f} %"
+                f"  sparsity {record['sparsity']:.4f}"
+                f"  rate {record['firing_rate']:.3f}"
+            )
+        self.progress.update(self.tasks[out], completed=epoch.step, state=state)
+
+
+def main() -> None:
+    """Run the command; wrong input becomes one sentence and exit status 2."""
+    try:
+        app()
+    except runs.Stopped as stop:
+        typer.echo(f"{stop}; saved: the same command continues", err=True)
+        sys.exit(130)
+    except (ValueError, FileNotFoundError, TypeError) as error:
+        typer.echo(f"spikewire: {error}", err=True)
+        sys.exit(2)

@@ -1,0 +1,360 @@
+"""Config: what a run is, as dataclasses, as TOML and as ``key=value`` words: one mechanism.
+
+A recipe is a TOML file; ``dotted.key=value`` words override it; the result, complete, is written to
+``run.toml`` and builds the same run again.
+"""
+
+from __future__ import annotations
+
+import importlib
+import importlib.util
+import tomllib
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import dataclass, field, fields, is_dataclass
+from importlib import resources
+from pathlib import Path
+from typing import Annotated, Any, get_type_hints
+
+import tomli_w
+from pydantic import Field, InstanceOf, TypeAdapter, ValidationError
+from torch import nn
+
+from spikewire.augment import AUGMENTS
+from spikewire.methods import METHODS
+from spikewire.nets import NETS, net
+from spikewire.pruner import Method
+from spikewire.schedules import Constant, Schedule
+from spikewire.spelling import nearest
+
+Positive = Annotated[int, Field(ge=1)]
+Share = Annotated[float, Field(ge=0.0, lt=1.0)]
+
+
+@dataclass(frozen=True)
+class Network:
+    """Which network: a name of `nets.NETS` or ``file.py:function``, and its arguments."""
+
+    name: str = "tiny"
+    arguments: dict[str, Any] = field(default_factory=dict)
+
+
+@dataclass(frozen=True)
+class Dataset:
+    """Which data, how much of its training part validates, and how it is augmented."""
+
+    name: str = "digits"
+    validation: Share = 0.1
+    augment: str = "none"
+    download: bool = False
+
+
+@dataclass(frozen=True)
+class Optimizer:
+    """How weights move: "adam", "adamw" or "sgd"; ``schedule`` is a factor on ``lr``."""
+
+    name: str = "adam"
+    lr: Annotated[float, Field(gt=0.0)] = 1e-3
+    schedule: Schedule = Constant(1.0)
+    weight_decay: Annotated[float, Field(ge=0.0)] = 0.0
+    momentum: Share = 0.9
+
+
+@dataclass(frozen=True)
+class Recipe:
+    """All that a run is; its tables are those of ``run.toml``.
+
+    Attributes:
+        network, data, method, optimizer: what is trained, on what, pruned how, moved how.
+        epochs, batch: length of the training, samples per optimizer step (over all processes).
+        loss: "mse" on rates or "cross-entropy".
+        precision: "float32" or "bfloat16".
+        compile: true, false, or "auto".
+        only: name patterns of the tensors to prune; all if empty.
+        floor: least number of synapses in each tensor.
+        seed: of everything random.
+        twin: train the same network densely as well, with the same budget, for comparison.
+    """
+
+    network: Network = Network()
+    data: Dataset = Dataset()
+    method: InstanceOf[Method] = METHODS["gmp"]()
+    optimizer: Optimizer = Optimizer()
+    epochs: Positive = 10
+    batch: Positive = 128
+    loss: str = "mse"
+    precision: str = "float32"
+    compile: bool | str = "auto"
+    only: list[str] = field(default_factory=list)
+    floor: Annotated[int, Field(ge=0)] = 1
+    seed: Annotated[int, Field(ge=0)] = 0
+    twin: bool = False
+
+    def dump(self) -> dict[str, Any]:
+        """Plain nested values, complete: `recipe` builds an equal recipe from them."""
+        plain = {f.name: getattr(self, f.name) for f in fields(self) if f.name != "method"}
+        tables = {
+            key: TypeAdapter(type(value)).dump_python(value, mode="json")
+            for key, value in plain.items()
+        }
+        network = {"name": self.network.name, **self.network.arguments}
+        return tables | {"network": network, "method": _dump_method(self.method)}
+
+    def toml(self) -> str:
+        """The text of ``run.toml``."""
+        return tomli_w.dumps(self.dump())
+
+
+def recipe(table: Mapping[str, Any]) -> Recipe:
+    """Build a recipe from nested plain values.
+
+    Raises:
+        ValueError: for an unknown key, naming the nearest right one, or a value out of range.
+
+    >>> recipe({"method": {"name": "set", "sparsity": 0.8}}).method.sparsity
+    0.8
+    """
+    table = {key: _table(key, value) for key, value in table.items()}
+    _check_keys("", table, _names(Recipe))
+    parts: dict[str, Any] = {}
+    for key, value in table.items():
+        if key == "network":
+            parts[key] = _network(value)
+        elif key == "method":
+            parts[key] = _method(value)
+        elif is_dataclass(kind := get_type_hints(Recipe)[key]):
+            parts[key] = _built(key, kind, value)
+        else:
+            parts[key] = value
+    built = _validated("", Recipe, parts)
+    for key, value, known in (
+        ("data.augment", built.data.augment, AUGMENTS),
+        ("optimizer.name", built.optimizer.name, ("adam", "adamw", "sgd")),
+    ):
+        if value not in known:
+            raise ValueError(f"{key}={value!r}{nearest(value, known)}: use {', '.join(known)}")
+    return built
+
+
+def read(name: str) -> dict[str, Any]:
+    """The table of a recipe: a name of `recipes`, a TOML file, or ``file.py:net`` on defaults.
+
+    Raises:
+        ValueError: if there is no such recipe.
+
+    >>> read("digits")["data"]["name"]
+    'digits'
+    """
+    if ".py:" in name:
+        return {"network": {"name": name}}
+    path = Path(name)
+    if path.suffix == ".toml":
+        if not path.is_file():
+            raise ValueError(f"{name}: no such file; recipes by name are {', '.join(recipes())}")
+        text = path.read_text()
+    elif name in recipes():
+        text = (resources.files("spikewire") / "recipes" / f"{name}.toml").read_text()
+    else:
+        raise ValueError(
+            f"no recipe {name!r}{nearest(name, recipes())}: use {', '.join(recipes())}, a .toml "
+            "file, or file.py:function for a network of your own"
+        )
+    try:
+        return tomllib.loads(text)
+    except tomllib.TOMLDecodeError as error:
+        raise ValueError(f"{name} is not TOML: {error}") from error
+
+
+def recipes() -> list[str]:
+    """Names of the recipes that come with spikewire.
+
+    >>> "digits" in recipes()
+    True
+    """
+    files = (resources.files("spikewire") / "recipes").iterdir()
+    return sorted(f.name.removesuffix(".toml") for f in files if f.name.endswith(".toml"))
+
+
+def override(table: Mapping[str, Any], words: Iterable[str]) -> dict[str, Any]:
+    """The table with ``dotted.key=value`` words laid over it.
+
+    ``method=rigl`` stands for ``method.name=rigl``. Another name empties its table first: fields of
+    GMP mean nothing to RigL.
+
+    Raises:
+        ValueError: if a word is not of this form.
+
+    >>> override({"method": {"name": "gmp", "sparsity": 0.9}}, ["method=set", "epochs=3"])
+    {'method': {'name': 'set'}, 'epochs': 3}
+    """
+    merged = {key: dict(v) if isinstance(v, Mapping) else v for key, v in table.items()}
+    for word in words:
+        key, equals, text = word.partition("=")
+        if not equals or not key:
+            raise ValueError(f"{word!r}: write key=value, such as method.sparsity=0.9")
+        head, _, rest = key.partition(".")
+        if not rest and head in _TABLES:
+            rest = "name"
+        value = _value(text)
+        if not rest:
+            merged[head] = value
+            continue
+        inner = merged.setdefault(head, {})
+        if not isinstance(inner, dict):
+            raise ValueError(f"{word!r}: {head} is a single value, not a table with {rest!r}")
+        if rest == "name" and head in ("method", "network") and inner.get("name") != value:
+            inner.clear()
+        inner[rest] = value
+    return merged
+
+
+def method(name: str, **values: Any) -> Method:
+    """A method by its command-line name, or ``module:Class``, ``file.py:Class`` for your own.
+
+    Raises:
+        ValueError: for an unknown name or field, naming the nearest right one.
+
+    >>> method("rigl", sparsity=0.95).sparsity
+    0.95
+    """
+    return _method({"name": name, **values})
+
+
+def build(network: Network) -> nn.Module:
+    """The network itself.
+
+    Raises:
+        ValueError: if there is no such network or it does not take these arguments.
+
+    >>> type(build(Network("tiny", {"T": 2}))).__name__
+    'Sequential'
+    """
+    if ":" not in network.name:
+        return net(network.name, **network.arguments)
+    make = _imported(network.name)
+    try:
+        made = make(**network.arguments)
+    except TypeError as error:
+        raise ValueError(
+            f"network {network.name} does not take {network.arguments}: {error}"
+        ) from error
+    if not isinstance(made, nn.Module):
+        raise ValueError(f"network {network.name} gave a {type(made).__name__}, no torch module")
+    return made
+
+
+_TABLES = ("network", "data", "method", "optimizer")
+
+
+def _table(key: str, value: Any) -> Any:
+    return {"name": value} if key in _TABLES and isinstance(value, str) else value
+
+
+def _network(table: Mapping[str, Any]) -> Network:
+    arguments = {key: value for key, value in table.items() if key != "name"}
+    name = table.get("name", Network.name)
+    if ":" not in name and name not in NETS:
+        raise ValueError(
+            f"network {name!r}{nearest(name, NETS)}: use {', '.join(NETS)} or file.py:function"
+        )
+    return Network(name, arguments)
+
+
+def _method(table: Mapping[str, Any]) -> Method:
+    name = table.get("name", "gmp")
+    if ":" in name:
+        kind = _imported(name)
+        if not (isinstance(kind, type) and issubclass(kind, Method) and is_dataclass(kind)):
+            raise ValueError(f"method {name} is no dataclass that descends from spikewire.Method")
+    elif name in METHODS:
+        kind = METHODS[name]
+    else:
+        raise ValueError(f"method {name!r}{nearest(name, METHODS)}: use {', '.join(METHODS)}")
+    return _built("method", kind, {key: v for key, v in table.items() if key != "name"})
+
+
+def _dump_method(chosen: Method) -> dict[str, Any]:
+    names = {kind: name for name, kind in METHODS.items()}
+    kind = type(chosen)
+    name = names.get(kind, f"{kind.__module__}:{kind.__qualname__}")
+    return {"name": name, **TypeAdapter(kind).dump_python(chosen, mode="json")}
+
+
+def _built(path: str, kind: type, table: Any) -> Any:
+    if not isinstance(table, Mapping):
+        raise ValueError(f"{path}={table!r}: this is a table, set {path}.name and the like")
+    _check_keys(f"{path}.", table, _names(kind))
+    return _validated(f"{path}.", kind, table)
+
+
+def _validated(path: str, kind: type, values: Any) -> Any:
+    try:
+        return TypeAdapter(kind).validate_python(values)
+    except ValidationError as error:
+        first = error.errors()[0]
+        where = path + ".".join(str(part) for part in first["loc"] if isinstance(part, str))
+        reason = first["msg"].removeprefix("Value error, ")
+        given = "" if isinstance(first["input"], dict) else f" (given: {first['input']!r})"
+        raise ValueError(f"{where.rstrip('.')}: {reason}{given}") from None
+
+
+def _check_keys(path: str, table: Mapping[str, Any], known: Iterable[str]) -> None:
+    known = list(known)
+    for key in table:
+        if key not in known:
+            raise ValueError(
+                f"unknown key {path}{key}{nearest(key, known)}: "
+                f"{path.rstrip('.') or 'a recipe'} has {', '.join(known)}"
+            )
+
+
+def _names(kind: type) -> list[str]:
+    return [f.name for f in fields(kind)]
+
+
+def _value(text: str) -> Any:
+    """A TOML value, or the text itself if it is none."""
+    try:
+        return tomllib.loads(f"value = {text}")["value"]
+    except tomllib.TOMLDecodeError:
+        return text
+
+
+def _imported(name: str) -> Callable[..., Any]:
+    """``module:Name`` or ``path/file.py:Name``."""
+    place, _, attribute = name.rpartition(":")
+    if place.endswith(".py"):
+        path = Path(place)
+        if not path.is_file():
+            raise ValueError(f"{name}: there is no file {place}")
+        spec = importlib.util.spec_from_file_location(path.stem, path)
+        if spec is None or spec.loader is None:
+            raise ValueError(f"{name}: {place} is no Python file")
+        module = importlib.util.module_from_spec(spec)
+        spec.loader.exec_module(module)
+    else:
+        try:
+            module = importlib.import_module(place)
+        except ImportError as error:
+            raise ValueError(f"{name}: cannot import {place} ({error})") from error
+    if not hasattr(module, attribute):
+        raise ValueError(f"{name}: {place} has no {attribute!r}{nearest(attribute, dir(module))}")
+    return getattr(module, attribute)
+
+
+def about(name: str) -> str:
+    """The first comment line of a recipe that comes with spikewire.
+
+    >>> about("digits").startswith("A small")
+    True
+    """
+    text = (resources.files("spikewire") / "recipes" / f"{name}.toml").read_text()
+    return text.partition("\n")[0].removeprefix("# ")
+
+
+def defaults(kind: type[Method]) -> dict[str, Any]:
+    """The fields of a method with their defaults, as plain values.
+
+    >>> defaults(METHODS["stds"])
+    {'width': 0.1}
+    """
+    return {key: value for key, value in _dump_method(kind()).items() if key != "name"}

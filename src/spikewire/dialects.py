@@ -1,0 +1,152 @@
+"""Dialects: how each spiking library says "neuron", "reset" and "membrane potential".
+
+Classes are matched by qualified name along their ancestry, so nothing is imported for a library
+that the user does not have.
+"""
+
+from __future__ import annotations
+
+import copy
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+# A threshold which no membrane reaches: a neuron that has it only charges. Finite, because
+# libraries multiply the threshold with spikes that are 0.
+_UNREACHABLE = 1e30
+
+
+@dataclass(frozen=True)
+class Dialect:
+    """What spikewire must know of one spiking library.
+
+    Args:
+        name: the library.
+        neurons: qualified names of the classes that all its neuron layers descend from.
+        memory: the tensor that a neuron layer carries from step to step, None at rest.
+        reset: put one neuron layer back to rest.
+        stepwise: whether the layer's input is one time step (B, ...), not a sequence (T, B, ...).
+        potentials: (neuron, state before, input (T, B, ...)) -> pre-reset membrane potentials.
+        state: what `potentials` needs to know of the neuron before its call.
+        threshold: the firing threshold.
+    """
+
+    name: str
+    neurons: tuple[str, ...]
+    memory: Callable[[Any], Tensor | None]
+    reset: Callable[[Any], None]
+    stepwise: Callable[[Any], bool]
+    state: Callable[[Any], Any]
+    potentials: Callable[[Any, Any, Tensor], Tensor]
+    threshold: Callable[[Any], float | Tensor]
+
+
+def _spikingjelly_state(neuron: Any) -> tuple[Any, ...]:
+    return tuple(neuron._memories.values())
+
+
+def _spikingjelly_potentials(neuron: Any, state: tuple[Any, ...], inputs: Tensor) -> Tensor:
+    """Run the neuron's own equations once more and keep what it compares with its threshold.
+
+    SpikingJelly keeps the potential after the reset only. The charged potential is the state that
+    a copy of the neuron with an unreachable threshold ends a step with.
+    """
+    charging = copy.copy(neuron)
+    charging.v_threshold = _UNREACHABLE
+    place = list(neuron._memories).index("v")
+    if not hasattr(neuron, "single_step_functional_forward"):
+        raise TypeError(_no_potentials(neuron))
+    potentials = []
+    for x in inputs:
+        state = neuron.materialize_states((x,), state, "s")
+        _, charged = charging.single_step_functional_forward((x,), state)
+        _, state = neuron.single_step_functional_forward((x,), state)
+        potentials.append(charged[place])
+    return torch.stack(potentials)
+
+
+def _no_potentials(neuron: nn.Module) -> str:
+    return (
+        f"{type(neuron).__name__} does not tell its membrane potential: watch(..., "
+        "membranes=True) and criticality need a SpikingJelly neuron with "
+        "single_step_functional_forward, such as LIFNode, IFNode or ParametricLIFNode"
+    )
+
+
+def _tensor(value: Any) -> Tensor | None:
+    return value if isinstance(value, Tensor) else None
+
+
+def _snntorch_reset(neuron: Any) -> None:
+    if hasattr(neuron, "reset_mem"):
+        neuron.reset_mem()
+
+
+def _refuse_potentials(neuron: Any, state: Any, inputs: Tensor) -> Tensor:
+    raise TypeError(_no_potentials(neuron))
+
+
+DIALECTS: tuple[Dialect, ...] = (
+    Dialect(
+        name="SpikingJelly",
+        neurons=("spikingjelly.activation_based.neuron.base_node.BaseNode",),
+        memory=lambda neuron: _tensor(neuron.v),
+        reset=lambda neuron: neuron.reset(),
+        stepwise=lambda neuron: neuron.step_mode == "s",
+        state=_spikingjelly_state,
+        potentials=_spikingjelly_potentials,
+        threshold=lambda neuron: neuron.v_threshold,
+    ),
+    Dialect(
+        name="snnTorch",
+        neurons=("snntorch._neurons.neurons.SpikingNeuron",),
+        memory=lambda neuron: _tensor(getattr(neuron, "mem", None)),
+        reset=_snntorch_reset,
+        stepwise=lambda neuron: True,
+        state=lambda neuron: None,
+        potentials=_refuse_potentials,
+        threshold=lambda neuron: neuron.threshold,
+    ),
+)
+
+
+def dialect(module: nn.Module) -> Dialect | None:
+    """The dialect of a neuron layer, or None if the module is no spiking neuron.
+
+    >>> dialect(nn.Linear(2, 2)) is None
+    True
+    """
+    ancestry = {f"{kind.__module__}.{kind.__qualname__}" for kind in type(module).__mro__}
+    for known in DIALECTS:
+        if ancestry.intersection(known.neurons):
+            return known
+    return None
+
+
+def neurons(model: nn.Module) -> Iterator[tuple[str, nn.Module, Dialect]]:
+    """Every neuron layer of a network: its name, the module, its dialect.
+
+    >>> list(neurons(nn.Linear(2, 2)))
+    []
+    """
+    for name, module in model.named_modules():
+        if (known := dialect(module)) is not None:
+            yield name, module, known
+
+
+def reset(model: nn.Module) -> None:
+    """Put every stateful layer of the network back to rest, whichever library it comes from.
+
+    Whatever has a memory besides neurons (SpikingJelly's dropout, which draws one mask per
+    sequence) is reset too.
+
+    >>> reset(nn.Linear(2, 2))
+    """
+    for module in model.modules():
+        if (known := dialect(module)) is not None:
+            known.reset(module)
+        elif hasattr(module, "_memories") and callable(again := getattr(module, "reset", None)):
+            again()

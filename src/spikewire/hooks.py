@@ -1,0 +1,156 @@
+"""Hooks: the two moments of an optimizer's step at which a pruner acts.
+
+They lie inside ``optimizer.step()``, so that gradient accumulation, closures, schedulers and
+GradScaler need no word about pruning.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch.optim import Optimizer
+
+
+class Hooks:
+    """Calls ``before`` and ``after`` around the steps of the optimizers that hold the synapses.
+
+    With several optimizers a round goes from the first that steps to the last; a round that one of
+    them sits out (GradScaler skipped it) is closed before the next forward pass.
+
+    Args:
+        model: the network, watched for a forward pass while a round of several is open.
+        weights: the synaptic weights by name.
+        optimizers: those that hold none are ignored.
+        before: gradients are complete and unscaled, weights have not moved.
+        after: the optimizers have moved the weights.
+
+    Raises:
+        ValueError: if a tensor is in none of the optimizers, or one cannot be hooked onto.
+    """
+
+    def __init__(
+        self,
+        model: nn.Module,
+        weights: Mapping[str, nn.Parameter],
+        optimizers: Sequence[Optimizer],
+        before: Callable[[], None],
+        after: Callable[[], None],
+    ) -> None:
+        self._model, self._before, self._after = model, before, after
+        self._weights = dict(weights)
+        self._places = _places(weights, optimizers)
+        self.optimizers = [
+            o for o in optimizers if any(o is holder for holder, _ in self._places.values())
+        ]
+        self._handles: list[Any] = []
+        self._guard: Any = None
+        self._waiting: set[int] | None = None
+
+    def hold(self) -> None:
+        """Take hold of the optimizers."""
+        for optimizer in self.optimizers:
+            self._handles += [
+                optimizer.register_step_pre_hook(self._pre),
+                optimizer.register_step_post_hook(self._post),
+            ]
+
+    def release(self) -> None:
+        """Let go of them."""
+        for handle in self._handles:
+            handle.remove()
+        self._handles = []
+        self._close()
+
+    def group(self, name: str) -> dict[str, Any]:
+        """The optimizer's settings for a tensor: learning rate, momentum."""
+        optimizer, place = self._places[name]
+        return optimizer.param_groups[place]
+
+    def forget(self, name: str, changed: Tensor) -> None:
+        """Zero whatever the optimizer remembers of these entries: any state shaped like them."""
+        optimizer, _ = self._places[name]
+        for value in optimizer.state.get(self._weights[name], {}).values():
+            if isinstance(value, Tensor) and value.shape == changed.shape:
+                value.masked_fill_(changed, 0.0)
+
+    def _pre(self, optimizer: Optimizer, args: Any, kwargs: Any) -> Any:
+        if _skips(optimizer):
+            return None
+        _unscale(optimizer)
+        closure = kwargs.get("closure", args[1] if len(args) > 1 else None)
+        if closure is None:
+            self._open(optimizer)
+            return None
+
+        def evaluated() -> Any:  # with a closure, gradients are complete only after it
+            loss = closure()
+            self._open(optimizer)
+            return loss
+
+        return args[:1], {**kwargs, "closure": evaluated}
+
+    def _post(self, optimizer: Optimizer, args: Any, kwargs: Any) -> None:
+        if self._waiting is None or _skips(optimizer):
+            return
+        self._waiting.discard(id(optimizer))
+        if not self._waiting:
+            self._close()
+
+    def _open(self, optimizer: Optimizer) -> None:
+        if self._waiting is not None and id(optimizer) not in self._waiting:
+            self._close()  # it steps again before another has stepped at all
+        if self._waiting is None:
+            self._waiting = {id(each) for each in self.optimizers}
+            self._before()
+            if len(self.optimizers) > 1:
+                self._guard = self._model.register_forward_pre_hook(lambda *_: self._close())
+
+    def _close(self) -> None:
+        if self._guard is not None:
+            self._guard.remove()
+            self._guard = None
+        if self._waiting is not None:
+            self._waiting = None
+            self._after()
+
+
+def _places(
+    weights: Mapping[str, nn.Parameter], optimizers: Sequence[Optimizer]
+) -> dict[str, tuple[Optimizer, int]]:
+    """Where each tensor is: its optimizer, and the number of its group (the dict may change)."""
+    found: dict[int, tuple[Optimizer, int]] = {}
+    for optimizer in optimizers:
+        if isinstance(optimizer, torch.optim.LBFGS):
+            raise ValueError(
+                "optimizer: LBFGS evaluates the loss several times in one step, so there is no "
+                "moment between gradient and update: use SGD, Adam or another such optimizer"
+            )
+        for number, group in enumerate(optimizer.param_groups):
+            found.update({id(parameter): (optimizer, number) for parameter in group["params"]})
+    if missing := [name for name, weight in weights.items() if id(weight) not in found]:
+        raise ValueError(
+            f"optimizer: it does not hold {', '.join(missing)}: build it on this model's "
+            "parameters, or name the tensors it holds with only=[...]"
+        )
+    return {name: found[id(weight)] for name, weight in weights.items()}
+
+
+def _skips(optimizer: Optimizer) -> bool:
+    """Whether a GradScaler has told a fused optimizer to leave this step out."""
+    found = getattr(optimizer, "found_inf", None)
+    return found is not None and bool(found)
+
+
+def _unscale(optimizer: Optimizer) -> None:
+    """Undo a GradScaler's factor that a fused optimizer would undo only inside its kernel."""
+    scale = getattr(optimizer, "grad_scale", None)
+    if scale is None:
+        return
+    for group in optimizer.param_groups:
+        for parameter in group["params"]:
+            if parameter.grad is not None:
+                parameter.grad.div_(scale.to(parameter.grad.device))
+    optimizer.grad_scale = None  # pyright: ignore[reportAttributeAccessIssue]

@@ -1,0 +1,158 @@
+"""Masks: which synapses exist. True means that the synapse is there.
+
+A set of masks is a plain ``dict`` from parameter names to bool tensors, as in a state_dict.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+
+from spikewire.weights import unwrapped
+
+
+def choose(
+    scores: Mapping[str, Tensor],
+    keep: int | Mapping[str, int],
+    *,
+    floor: int = 0,
+    exact: bool = True,
+) -> dict[str, Tensor]:
+    """Masks of the synapses with the highest scores, exactly as many as asked for.
+
+    Args:
+        scores: a tensor of scores per name; higher is more worth having, ``-inf`` is never chosen.
+        keep: how many to choose: one number for a single ranking over all tensors, or a number
+            for each tensor.
+        floor: at least so many in each tensor (as far as it has eligible ones); the total stays.
+        exact: break ties by position (first name, first index). If False, everything that ties
+            with the last one chosen is chosen too.
+
+    Raises:
+        ValueError: if a score is NaN or a name is missing from ``keep``.
+
+    >>> choose({"a": torch.tensor([3.0, 1.0]), "b": torch.tensor([2.0, 2.0])}, 2)
+    {'a': tensor([ True, False]), 'b': tensor([ True, False])}
+    """
+    if not isinstance(keep, Mapping):
+        return _choose_together(scores, keep, floor, exact)
+    if missing := [name for name in scores if name not in keep]:
+        raise ValueError(f"keep names no count for {missing[0]!r}: give one for every tensor")
+    return {
+        name: _strongest(name, score.flatten(), max(keep[name], floor), exact).view(score.shape)
+        for name, score in scores.items()
+    }
+
+
+def _choose_together(
+    scores: Mapping[str, Tensor], keep: int, floor: int, exact: bool
+) -> dict[str, Tensor]:
+    flat = torch.cat([score.flatten() for score in scores.values()])
+    chosen = _split(_strongest("scores", flat, keep, exact), scores)
+    low = [name for name, mask in chosen.items() if floor and int(mask.sum()) < floor]
+    if not low:
+        return chosen
+    lifted = {
+        name: score.masked_fill(
+            _strongest(name, score.flatten(), floor, True).view(score.shape), torch.inf
+        )
+        for name, score in scores.items()
+    }
+    flat = torch.cat([score.flatten() for score in lifted.values()])
+    return _split(_strongest("scores", flat, keep, exact), scores)
+
+
+def _split(flat: Tensor, like: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    parts = flat.split([tensor.numel() for tensor in like.values()])
+    return {name: part.view(like[name].shape) for name, part in zip(like, parts, strict=True)}
+
+
+def _strongest(name: str, flat: Tensor, keep: int, exact: bool) -> Tensor:
+    """A bool vector that marks the ``keep`` largest entries, never one that is -inf."""
+    if keep <= 0 or not len(flat):
+        return torch.zeros_like(flat, dtype=torch.bool)
+    threshold = _kth_largest(flat, min(keep, len(flat)))
+    if threshold != threshold:
+        raise ValueError(
+            f"{name}: a score is NaN: look for a diverged loss, or mend the score function"
+        )
+    if threshold == -torch.inf:
+        return flat > threshold
+    if not exact:
+        return flat >= threshold
+    chosen = flat > threshold
+    short = keep - int(chosen.sum())
+    ties = (flat == threshold).nonzero().squeeze(1)
+    chosen[ties[:short]] = True
+    return chosen
+
+
+def _kth_largest(flat: Tensor, k: int) -> float:
+    """The k-th largest value, or NaN if any entry is NaN (which torch's max passes on).
+
+    On the CPU numpy's vectorised partition is several times faster than torch's kthvalue and topk
+    (docs/design.md, "Ranking").
+    """
+    if torch.isnan(flat.max()):
+        return float("nan")
+    if flat.device.type == "cpu":
+        place = len(flat) - k
+        values = flat.float() if flat.dtype == torch.bfloat16 else flat  # unknown to numpy
+        return float(np.partition(values.detach().numpy(), place)[place])
+    return float(flat.topk(k).values[-1])
+
+
+def apply_masks(model: nn.Module, masks: Mapping[str, Tensor]) -> None:
+    """Set to zero what the masks say is gone, in place: for an EMA copy or a loaded checkpoint.
+
+    Raises:
+        ValueError: if the model lacks a parameter of that name, or its shape differs.
+
+    >>> layer = nn.Linear(2, 1)
+    >>> apply_masks(layer, {"weight": torch.tensor([[True, False]])})
+    >>> layer.weight[0, 1].item()
+    0.0
+    """
+    weights = dict(unwrapped(model).named_parameters())
+    for name, mask in masks.items():
+        if name not in weights or weights[name].shape != mask.shape:
+            found = tuple(weights[name].shape) if name in weights else "no such parameter"
+            raise ValueError(
+                f"masks[{name!r}] has shape {tuple(mask.shape)} but the model has {found}: "
+                "use masks made for this model"
+            )
+    with torch.no_grad():
+        for name, mask in masks.items():
+            weights[name].masked_fill_(~mask.to(weights[name].device), 0.0)
+
+
+def pack(mask: Tensor) -> Tensor:
+    """Eight entries to a byte, the first in the highest bit; the last byte is filled with zeros.
+
+    >>> pack(torch.tensor([True, False, False, False, False, False, False, True, True]))
+    tensor([129, 128], dtype=torch.uint8)
+    """
+    return torch.from_numpy(np.packbits(mask.detach().cpu().flatten().numpy()))
+
+
+def unpack(packed: Tensor, shape: torch.Size | tuple[int, ...]) -> Tensor:
+    """The mask of this shape that was packed.
+
+    Raises:
+        ValueError: if the bytes do not fit the shape.
+
+    >>> unpack(pack(torch.tensor([[True], [False]])), (2, 1))
+    tensor([[ True],
+            [False]])
+    """
+    count = torch.Size(shape).numel()
+    if packed.dtype != torch.uint8 or len(packed) != (count + 7) // 8:
+        raise ValueError(
+            f"a mask of shape {tuple(shape)} needs {(count + 7) // 8} bytes, got "
+            f"{packed.numel()} of {packed.dtype}: the file belongs to another network"
+        )
+    bits = np.unpackbits(packed.cpu().numpy(), count=count)
+    return torch.from_numpy(bits.astype(bool)).view(shape)

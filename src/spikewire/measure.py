@@ -1,0 +1,354 @@
+"""Measure: what a network has and does, counted so that it can be recomputed by hand."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
+from dataclasses import asdict, dataclass, fields
+from functools import partial
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch.nn.functional import linear
+
+from spikewire.dialects import reset
+from spikewire.observe import Activity, watch
+from spikewire.weights import synaptic_weights, unwrapped
+
+ACCUMULATE_PJ = 0.9
+MULTIPLY_ACCUMULATE_PJ = 4.6
+ENERGY_ASSUMPTIONS = (
+    "arithmetic only, 45 nm CMOS, 32-bit float: 0.9 pJ per accumulate, 4.6 pJ per "
+    "multiply-accumulate (Horowitz, ISSCC 2014); memory traffic, neurons and control left out"
+)
+_BINS = 20
+_LAYERS = (nn.Linear, nn.Conv1d, nn.Conv2d, nn.Conv3d)
+
+
+@dataclass(frozen=True)
+class LayerCount:
+    """Synapses of one tensor: all of them, and those which are not 0."""
+
+    name: str
+    synapses: int
+    alive: int
+
+    @property
+    def sparsity(self) -> float:
+        return 1.0 - self.alive / self.synapses
+
+
+@dataclass(frozen=True)
+class Firing:
+    """Firing of one neuron layer: mean rate, neurons that never fired, histogram over neurons."""
+
+    name: str
+    neurons: int
+    rate: float
+    silent: int
+    counts: tuple[int, ...]
+
+
+@dataclass(frozen=True)
+class Operations:
+    """Operations per sample, summed over its time steps.
+
+    Attributes:
+        synops: accumulates, one for each spike that meets a surviving synapse (NeuroBench:
+            Effective_ACs).
+        macs: multiply-accumulates, for each non-zero real-valued input that meets a surviving
+            synapse (Effective_MACs): of the first layer, and behind average pooling.
+        dense: operations if every input and every synapse counted (Dense).
+    """
+
+    synops: float = 0.0
+    macs: float = 0.0
+    dense: float = 0.0
+
+    @property
+    def energy_nj(self) -> float:
+        """Energy per sample in nanojoules, under `ENERGY_ASSUMPTIONS`."""
+        return (self.synops * ACCUMULATE_PJ + self.macs * MULTIPLY_ACCUMULATE_PJ) * 1e-3
+
+
+@dataclass(frozen=True)
+class Report:
+    """What was measured of one network. ``str(report)`` is a table, ``a - b`` compares two.
+
+    Attributes:
+        accuracy: percent of samples, None without labels.
+        parameters: all of them, biases and norms included.
+        layers: synapses per tensor.
+        firing: per neuron layer.
+        operations: per sample.
+        bytes_dense, bytes_sparse: of the weights in memory, and with only the survivors stored
+            behind a bit mask.
+        samples: how many the rates and operations were averaged over.
+    """
+
+    accuracy: float | None
+    parameters: int
+    layers: tuple[LayerCount, ...]
+    firing: tuple[Firing, ...]
+    operations: Operations
+    bytes_dense: int
+    bytes_sparse: int
+    samples: int
+
+    @property
+    def synapses(self) -> int:
+        return sum(layer.synapses for layer in self.layers)
+
+    @property
+    def alive(self) -> int:
+        return sum(layer.alive for layer in self.layers)
+
+    @property
+    def sparsity(self) -> float:
+        """Share of zeros among all prunable weights."""
+        return 1.0 - self.alive / self.synapses
+
+    @property
+    def firing_rate(self) -> float:
+        """Spikes per neuron and time step over all neuron layers."""
+        total = sum(layer.neurons for layer in self.firing)
+        return sum(layer.rate * layer.neurons for layer in self.firing) / total if total else 0.0
+
+    @property
+    def silent(self) -> int:
+        return sum(layer.silent for layer in self.firing)
+
+    def figures(self) -> dict[str, float]:
+        """The numbers that two reports are compared by."""
+        return {
+            "accuracy %": float("nan") if self.accuracy is None else self.accuracy,
+            "sparsity": self.sparsity,
+            "synapses": self.alive,
+            "bytes, dense": self.bytes_dense,
+            "bytes, sparse": self.bytes_sparse,
+            "synops per sample": self.operations.synops,
+            "MACs per sample": self.operations.macs,
+            "energy nJ per sample": self.operations.energy_nj,
+            "firing rate": self.firing_rate,
+            "silent neurons": self.silent,
+        }
+
+    def neurobench(self) -> dict[str, Any]:
+        """The same under the metric names of NeuroBench (Yik et al. 2025)."""
+        return {
+            "Footprint": self.bytes_dense,
+            "ConnectionSparsity": self.sparsity,
+            "ActivationSparsity": 1.0 - self.firing_rate,
+            "SynapticOperations": {
+                "Effective_MACs": self.operations.macs,
+                "Effective_ACs": self.operations.synops,
+                "Dense": self.operations.dense,
+            },
+            "ClassificationAccuracy": None if self.accuracy is None else self.accuracy / 100.0,
+        }
+
+    def as_dict(self) -> dict[str, Any]:
+        """Plain values for JSON."""
+        return {
+            "accuracy": self.accuracy,
+            "sparsity": self.sparsity,
+            "connectivity": 1.0 - self.sparsity,
+            "parameters": self.parameters,
+            "layers": [asdict(layer) | {"sparsity": layer.sparsity} for layer in self.layers],
+            "synops": self.operations.synops,
+            "macs": self.operations.macs,
+            "dense_synops": self.operations.dense,
+            "energy_nj": self.operations.energy_nj,
+            "energy_assumptions": ENERGY_ASSUMPTIONS,
+            "bytes": {"dense": self.bytes_dense, "sparse": self.bytes_sparse},
+            "firing_rate": self.firing_rate,
+            "firing": [
+                {
+                    "name": layer.name,
+                    "neurons": layer.neurons,
+                    "rate": layer.rate,
+                    "silent": layer.silent,
+                    "histogram": {"low": 0.0, "high": 1.0, "counts": list(layer.counts)},
+                }
+                for layer in self.firing
+            ],
+            "samples": self.samples,
+            "neurobench": self.neurobench(),
+        }
+
+    def __sub__(self, other: Report) -> Comparison:
+        return Comparison(self, other)
+
+    def __str__(self) -> str:
+        return "\n".join(f"{name:<22}{value:>16,.6g}" for name, value in self.figures().items())
+
+
+@dataclass(frozen=True)
+class Comparison:
+    """Two reports side by side: ``pruned - dense``."""
+
+    one: Report
+    other: Report
+
+    def rows(self) -> list[tuple[str, float, float, float]]:
+        """Name, value of one, value of the other, difference."""
+        right = self.other.figures()
+        return [(name, v, right[name], v - right[name]) for name, v in self.one.figures().items()]
+
+    def __str__(self) -> str:
+        head = f"{'':<22}{'one':>16}{'other':>16}{'difference':>16}"
+        return "\n".join(
+            [head]
+            + [f"{name:<22}{a:>16,.6g}{b:>16,.6g}{d:>+16,.6g}" for name, a, b, d in self.rows()]
+        )
+
+
+def measure(model: nn.Module, batches: Any) -> Report:
+    """Count what a network has, and what it does on data.
+
+    Args:
+        model: images (B, C, H, W) to outputs (T, B, classes) or (B, classes). It is evaluated and
+            left in the mode it was in, at rest.
+        batches: one batch (a tensor, or a pair with labels), or an iterable of batches.
+
+    Raises:
+        ValueError: if there is no data or no synapse.
+
+    >>> from spikewire.nets import fc
+    >>> report = measure(fc(T=4, hidden=20, inputs=64), torch.rand(8, 1, 8, 8))
+    >>> report.sparsity, report.synapses, report.samples
+    (0.0, 1480, 8)
+    """
+    training = model.training
+    model.eval()
+    try:
+        with torch.no_grad(), _activity(model) as activity, _operations(model) as totals:
+            hits, labelled, samples = 0, 0, 0
+            for images, labels in _pairs(batches):
+                outputs = model(images)
+                reset(model)
+                samples += len(images)
+                if labels is not None:
+                    hits += int((readout(outputs).argmax(1) == labels).sum())
+                    labelled += len(labels)
+    finally:
+        model.train(training)
+    if not samples:
+        raise ValueError("batches is empty: give at least one batch of images")
+    return Report(
+        accuracy=100.0 * hits / labelled if labelled else None,
+        parameters=sum(p.numel() for p in model.parameters()),
+        layers=count(model),
+        firing=_firing(activity),
+        operations=Operations(**{name: value / samples for name, value in totals.items()}),
+        bytes_dense=_bytes(model),
+        bytes_sparse=_sparse_bytes(model),
+        samples=samples,
+    )
+
+
+def count(model: nn.Module) -> tuple[LayerCount, ...]:
+    """Synapses per tensor, alive meaning not 0.
+
+    >>> count(nn.Linear(2, 3))
+    (LayerCount(name='weight', synapses=6, alive=6),)
+    """
+    return tuple(
+        LayerCount(name, weight.numel(), int(torch.count_nonzero(weight)))
+        for name, weight in synaptic_weights(model)
+    )
+
+
+def readout(outputs: Tensor) -> Tensor:
+    """Outputs per class (B, classes): the mean over time of (T, B, classes).
+
+    >>> readout(torch.tensor([[[0.0, 1.0]], [[1.0, 1.0]]]))
+    tensor([[0.5000, 1.0000]])
+    """
+    return outputs.mean(0) if outputs.ndim == 3 else outputs
+
+
+def _pairs(batches: Any) -> Iterator[tuple[Tensor, Tensor | None]]:
+    if isinstance(batches, Tensor):
+        yield batches, None
+    elif isinstance(batches, tuple | list) and len(batches) == 2 and batches[1].ndim == 1:
+        yield batches[0], batches[1]
+    elif isinstance(batches, Iterable):
+        for batch in batches:
+            yield from _pairs(batch)
+    else:
+        raise ValueError(
+            f"batches is {type(batches).__name__}: give a tensor of images, a pair of images and "
+            "labels, or an iterable of those"
+        )
+
+
+@contextmanager
+def _activity(model: nn.Module) -> Iterator[Activity]:
+    try:
+        with watch(model) as activity:
+            yield activity
+    except ValueError as error:
+        if "no neuron layer" not in str(error):
+            raise
+        yield Activity()
+
+
+def _firing(activity: Activity) -> tuple[Firing, ...]:
+    return tuple(
+        Firing(
+            name,
+            layer.rates.numel(),
+            layer.rate,
+            layer.silent,
+            tuple(int(n) for n in torch.histc(layer.rates.float().cpu(), _BINS, 0.0, 1.0)),
+        )
+        for name, layer in activity.items()
+    )
+
+
+@contextmanager
+def _operations(model: nn.Module) -> Iterator[dict[str, float]]:
+    """Count operations of linear and convolutional layers through their inputs."""
+    totals = {field.name: 0.0 for field in fields(Operations)}
+    handles = [
+        module.register_forward_pre_hook(partial(_count, totals))
+        for module in unwrapped(model).modules()
+        if isinstance(module, _LAYERS)
+    ]
+    try:
+        yield totals
+    finally:
+        for handle in handles:
+            handle.remove()
+
+
+def _count(totals: dict[str, float], module: Any, inputs: tuple[Any, ...]) -> None:
+    weight, x = module.weight, inputs[0]
+    x = x.reshape(-1, *x.shape[1 - weight.ndim :])  # (T B, C, ...) of a multi-step layer too
+    kind = "synops" if bool(((x == 0) | (x == 1)).all()) else "macs"
+    totals[kind] += _meetings(module, x != 0, weight != 0)
+    totals["dense"] += len(x) * _meetings(module, torch.ones_like(x[:1]), torch.ones_like(weight))
+
+
+def _meetings(module: Any, x: Tensor, weight: Tensor) -> float:
+    """How often a marked input meets a marked synapse: the layer's own sum, over ones."""
+    x, weight = x.to(module.weight.dtype), weight.to(module.weight.dtype)
+    if isinstance(module, nn.Linear):
+        return float(linear(x, weight.sum(0, keepdim=True)).double().sum())
+    # without groups the output channels can be added up beforehand
+    weight = weight.sum(0, keepdim=True) if module.groups == 1 else weight
+    return float(module._conv_forward(x, weight, None).double().sum())
+
+
+def _bytes(model: nn.Module) -> int:
+    return sum(value.numel() * value.element_size() for value in model.state_dict().values())
+
+
+def _sparse_bytes(model: nn.Module) -> int:
+    """With each synaptic tensor as survivors behind a bit mask, where that is smaller."""
+    return _bytes(model) - sum(
+        max(0, weight.element_size() * int((weight == 0).sum()) - (weight.numel() + 7) // 8)
+        for _, weight in synaptic_weights(model)
+    )

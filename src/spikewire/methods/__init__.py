@@ -1,0 +1,50 @@
+"""Methods: how connections come and go.
+
+Each is a frozen dataclass whose fields are its hyperparameters: the object is the configuration,
+the record and the algorithm.
+"""
+
+from __future__ import annotations
+
+from spikewire.methods.deepr import DeepR
+from spikewire.methods.dense import Dense
+from spikewire.methods.hidden import STDS, GradR
+from spikewire.methods.prune import GMP, SNIP, OneShot, Prune
+from spikewire.methods.rewire import NDSNN, SET, Criticality, GraNet, Rewire, RigL
+from spikewire.pruner import Method
+
+METHODS: dict[str, type[Method]] = {
+    "dense": Dense,
+    "one-shot": OneShot,
+    "gmp": GMP,
+    "snip": SNIP,
+    "prune": Prune,
+    "set": SET,
+    "rigl": RigL,
+    "granet": GraNet,
+    "ndsnn": NDSNN,
+    "criticality": Criticality,
+    "rewire": Rewire,
+    "gradr": GradR,
+    "stds": STDS,
+    "deepr": DeepR,
+}
+"""Every method under its command-line name."""
+
+__all__ = [
+    "GMP",
+    "METHODS",
+    "NDSNN",
+    "SET",
+    "SNIP",
+    "STDS",
+    "Criticality",
+    "DeepR",
+    "Dense",
+    "GraNet",
+    "GradR",
+    "OneShot",
+    "Prune",
+    "Rewire",
+    "RigL",
+]

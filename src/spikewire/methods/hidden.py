@@ -1,0 +1,131 @@
+"""Hidden: the optimizer moves hidden parameters, the network multiplies with their projection."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import ClassVar
+
+import torch
+from torch import Tensor
+from torch.nn.functional import softshrink
+
+from spikewire.pruner import Method, Pruner
+from spikewire.schedules import Cosine, Schedule, at
+from spikewire.synapses import Synapses
+
+
+class Hidden(Method):
+    """A weight is ``w = project(theta)``, and theta is what the optimizer moves.
+
+    The gradient taken at w reaches theta unchanged, also where the projection is flat: that is what
+    lets a pruned connection come back. There is no mask: a synapse exists where w is not 0, and
+    sparsity is what emerges. Theta travels through the optimizer's own parameter, so this is exact
+    for any optimizer, and each keeps its own state of theta.
+    """
+
+    def project(self, synapses: Synapses, theta: Tensor, weight: Tensor, pruner: Pruner) -> None:
+        """Write the weights that belong to theta into ``weight``."""
+        raise TypeError(f"{type(self).__name__} has no projection of its own: define project()")
+
+    def drift(self, synapses: Synapses, theta: Tensor, pruner: Pruner) -> None:
+        """Move theta by something else than the loss: a prior, noise."""
+
+    def start(self, pruner: Pruner) -> None:
+        for s in pruner:
+            s.state["theta"] = s.weight.detach().clone()
+
+    def before_step(self, pruner: Pruner) -> None:
+        for s in pruner:
+            self.drift(s, s.expose(), pruner)
+
+    def after_step(self, pruner: Pruner) -> None:
+        for s in pruner:
+            weight = s.conceal()
+            self.project(s, s.state["theta"], weight, pruner)
+
+
+@dataclass(frozen=True)
+class GradR(Hidden):
+    """Gradient rewiring: ``w = s relu(theta)``, with the sign s fixed at birth.
+
+    Chen et al. 2021 (IJCAI, arXiv 2105.04916), Algorithm 1. In terms of the strength ``theta``:
+    ``theta <- theta - lr (s dL/dw + alpha sign(theta - mu))``: a Laplace prior with scale alpha
+    pulls every strength towards ``mu = ln(2 - 2p) / alpha``, below 0. We keep ``s theta`` as the
+    hidden parameter, so the optimizer sees plain gradients of w. Under Adam the prior is not
+    divided by its denominator, as in the authors' code; their step also bears Adam's bias
+    correction: ``bias_corrected=True``. A weight that is 0 at birth has no sign and stays 0.
+
+    Args:
+        alpha: strength of the prior, >= 0. With the number of steps it decides the connectivity:
+            synapses live on where the signal-to-noise ratio of their gradient exceeds alpha.
+        sparsity: p of the paper, [0.5, 1). It only sets mu, which strengths hardly ever reach.
+        bias_corrected: multiply the prior by ``1 / (1 - beta1^k)`` at step k.
+    """
+
+    alpha: float = 1e-3
+    sparsity: float = 0.95
+    bias_corrected: bool = False
+
+    needs_rate: ClassVar[bool] = True
+
+    def __post_init__(self) -> None:
+        if not 0.5 <= self.sparsity < 1.0:
+            raise ValueError(
+                f"sparsity={self.sparsity!r}: Grad R needs 0.5 <= sparsity < 1; below one half the "
+                "prior would push strengths up, and the network would not become sparse"
+            )
+        if not self.alpha >= 0.0:
+            raise ValueError(f"alpha={self.alpha!r}: give the strength of the prior, 0 or more")
+
+    @property
+    def mean(self) -> float:
+        """Location mu of the prior; minus infinity without a prior."""
+        return math.log(2.0 - 2.0 * self.sparsity) / self.alpha if self.alpha else -math.inf
+
+    def start(self, pruner: Pruner) -> None:
+        super().start(pruner)
+        for s in pruner:
+            s.state["sign"] = s.weight.sign()
+
+    def drift(self, synapses: Synapses, theta: Tensor, pruner: Pruner) -> None:
+        step = pruner.lr(synapses) * self.alpha
+        if self.bias_corrected:
+            step /= 1.0 - pruner.momentum(synapses) ** (pruner.step + 1)
+        sign = synapses.state["sign"]
+        if float(torch.linalg.vector_norm(theta, math.inf)) < -self.mean:
+            # no strength is as low as mu, so the prior pulls all of them down: one cheap pass
+            theta.sub_(sign, alpha=step)
+        else:
+            theta.sub_(sign * (sign * theta - self.mean).sign(), alpha=step)
+
+    def project(self, synapses: Synapses, theta: Tensor, weight: Tensor, pruner: Pruner) -> None:
+        sign = synapses.state["sign"]
+        torch.mul(theta, sign, out=weight).relu_().mul_(sign)
+
+
+@dataclass(frozen=True)
+class STDS(Hidden):
+    """State transition of dendritic spines: a soft threshold that widens.
+
+    ``w = sign(theta) max(|theta| - d, 0)``, gradient straight through; d rises to ``width`` on a
+    sine, ``d = width (1 + sin(pi (k/n - 1/2))) / 2`` after step k of n. Chen et al. 2022 (ICML,
+    PMLR 162:3701). The authors' linear rise is ``width=Linear(0, 1)``.
+
+    Args:
+        width: final threshold d, >= 0, in units of weights; or its schedule.
+    """
+
+    width: Schedule | float = 0.1
+
+    def __post_init__(self) -> None:
+        if not (at(self.width, 0.0) >= 0.0 and at(self.width, 1.0) >= 0.0):
+            raise ValueError(f"width={self.width!r}: give the final threshold on |theta|, >= 0")
+
+    def threshold(self) -> Callable[[float], float]:
+        """The threshold d as a function of progress."""
+        return self.width if callable(self.width) else Cosine(0.0, self.width)
+
+    def project(self, synapses: Synapses, theta: Tensor, weight: Tensor, pruner: Pruner) -> None:
+        weight.copy_(softshrink(theta, self.threshold()(pruner.progress)))

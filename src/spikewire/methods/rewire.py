@@ -1,0 +1,242 @@
+"""Rewire: drop the weakest connections, grow the most promising ones, keep to the budget."""
+
+from __future__ import annotations
+
+import math
+import warnings
+from collections.abc import Callable
+from dataclasses import dataclass
+
+import torch
+
+from spikewire.methods.prune import check_every, check_sparsity, cut, reaches
+from spikewire.pruner import Method, Pruner
+from spikewire.schedules import Constant, Cosine, Cubic, Schedule, at
+from spikewire.scores import Score, chance, criticality, gradient, magnitude
+from spikewire.shares import Share, erk
+
+Budget = int | dict[str, int]
+
+
+def without(budget: Budget, share: float) -> Budget:
+    """What is left of a budget when this share of it goes, the going rounded down.
+
+    >>> without({"a": 10, "b": 5}, 0.5)
+    {'a': 5, 'b': 3}
+    """
+    if isinstance(budget, dict):
+        return {name: count - int(count * share) for name, count in budget.items()}
+    return budget - int(budget * share)
+
+
+@dataclass(frozen=True)
+class Rewire(Method):
+    """Exchange a share of the synapses at every event: the weakest go, the most promising come.
+
+    Args:
+        sparsity: share of zeros, [0, 1), a number or a schedule.
+        churn: share of the budget exchanged at an event, [0, 1), a number or a schedule.
+        drop: synapses of lowest score are dropped.
+        grow: pruned synapses of highest score are grown, at weight 0.
+        share: how sparsity is spread over tensors; None for one ranking over the network.
+        every: steps between two events.
+        until: progress after which the wiring is frozen.
+        restart: a synapse dropped and grown again in one event restarts at 0 (GraNet,
+            criticality); if False it keeps its value (RigL).
+        forget: the optimizer's state of whatever changed becomes 0; if False it runs on
+            (criticality's released code).
+        exact: grow exactly the budget, ties by position; if False, all that tie with the last one
+            (criticality's released code revives whole channels).
+        pause: no parameter moves in the step of an event (RigL's released code).
+    """
+
+    sparsity: Schedule | float = 0.9
+    churn: Schedule | float = 0.3
+    drop: Score = magnitude
+    grow: Score = gradient
+    share: Share = erk
+    every: int = 100
+    until: float = 0.75
+    restart: bool = True
+    forget: bool = True
+    exact: bool = True
+    pause: bool = False
+
+    def __post_init__(self) -> None:
+        check_sparsity("sparsity", self.sparsity)
+        check_sparsity("sparsity", self.plan())
+        check_every(self.every)
+        for progress in (0.0, 1.0):
+            if not 0.0 <= at(self.exchange(), progress) < 1.0:
+                raise ValueError(f"churn={self.churn!r}: give the exchanged share, in [0, 1)")
+
+    def plan(self) -> Callable[[float], float]:
+        """Sparsity as a function of progress."""
+        return self.sparsity if callable(self.sparsity) else Constant(self.sparsity)
+
+    def exchange(self) -> Callable[[float], float]:
+        """Exchanged share of the budget as a function of progress."""
+        return self.churn if callable(self.churn) else Constant(self.churn)
+
+    def event(self, pruner: Pruner) -> bool:
+        return pruner.step > 0 and pruner.step % self.every == 0 and pruner.progress <= self.until
+
+    def start(self, pruner: Pruner) -> None:
+        if self.every >= self.until * pruner.steps:
+            warnings.warn(
+                f"every={self.every} leaves no event before until={self.until} of {pruner.steps} "
+                "steps: give a smaller one, or the wiring stays as it is",
+                stacklevel=2,
+            )
+        budget = pruner.budget(self.plan()(0.0), self.share)
+        pruner.rewire(pruner.choose(pruner.scored(chance), budget))
+
+    def before_step(self, pruner: Pruner) -> None:
+        if not self.event(pruner):
+            return
+        budget = self.spend(pruner)
+        before = pruner.masks
+        kept = pruner.choose(pruner.scored(self.drop, before), self.survivors(pruner, budget))
+        hope = pruner.scored(self.grow)
+        for name, mask in kept.items():
+            hope[name] = hope[name].masked_fill(mask, math.inf)
+        chosen = pruner.choose(hope, budget, exact=self.exact)
+        restart = {name: before[name] & ~kept[name] for name in kept} if self.restart else None
+        pruner.rewire(chosen, forget=self.forget, restart=restart)
+        if self.pause:
+            pruner.model.zero_grad(set_to_none=True)
+
+    def finish(self, pruner: Pruner) -> None:
+        if self.exact:  # the last event may have come too early for the final sparsity
+            cut(pruner, pruner.budget(self.plan()(1.0), self.share), magnitude)
+
+    def spend(self, pruner: Pruner) -> Budget:
+        """How many synapses there are to be after this event."""
+        return pruner.budget(self.plan()(pruner.progress), self.share)
+
+    def survivors(self, pruner: Pruner, budget: Budget) -> Budget:
+        """How many of the present synapses stay."""
+        return without(budget, self.exchange()(pruner.progress))
+
+
+@dataclass(frozen=True)
+class SET(Rewire):
+    """Sparse evolutionary training: grow at random.
+
+    Mocanu et al. 2018 (Nature Communications 9, 2383).
+    """
+
+    grow: Score = chance
+
+
+@dataclass(frozen=True)
+class RigL(Rewire):
+    """Rigged lottery: grow where the dense gradient is largest, less and less on a cosine.
+
+    A number ``churn`` is alpha in ``alpha / 2 (1 + cos(pi t / until))``. Evci et al. 2020 (arXiv
+    1911.11134). The released code leaves the weights unmoved in the step of an event:
+    ``pause=True``.
+    """
+
+    restart: bool = False
+
+    def exchange(self) -> Callable[[float], float]:
+        return self.churn if callable(self.churn) else Cosine(self.churn, finish=self.until)
+
+
+@dataclass(frozen=True)
+class GraNet(Rewire):
+    """Gradual pruning with neuroregeneration.
+
+    At an event the network is first cut globally by magnitude to the cubic's sparsity, then every
+    layer exchanges a share of its survivors for those with the largest gradient. The exchange goes
+    on after the cut has ended. Liu et al. 2021 (arXiv 2106.10404).
+
+    Args:
+        sparsity: the final one.
+        initial: sparsity at the beginning; ERK masks at random if above 0.
+        settle: progress at which the final sparsity is reached.
+    """
+
+    churn: Schedule | float = Cosine(0.5, 0.005)
+    until: float = 1.0
+    initial: float = 0.5
+    settle: float = 0.5
+
+    def __post_init__(self) -> None:
+        check_sparsity("initial", self.initial)
+        super().__post_init__()
+
+    def plan(self) -> Callable[[float], float]:
+        return Cubic(self.initial, at(self.sparsity, 1.0), finish=self.settle)
+
+    def spend(self, pruner: Pruner) -> Budget:
+        cut(pruner, pruner.budget(self.plan()(pruner.progress), None), self.drop)
+        return {s.name: s.alive for s in pruner}
+
+    def finish(self, pruner: Pruner) -> None:
+        cut(pruner, pruner.budget(self.plan()(1.0), None), magnitude)
+
+
+@dataclass(frozen=True)
+class NDSNN(Rewire):
+    """Neurogenesis dynamics: sparse from the start and ever sparser, dropping more than it grows.
+
+    At an event every layer drops the share ``churn`` of what it has and grows back up to the
+    budget of the cubic. Huang et al. 2023 (arXiv 2304.12214); no code was released, the initial
+    sparsity and ``churn`` are our reading.
+
+    Args:
+        sparsity: the final one.
+        initial: sparsity at the beginning.
+    """
+
+    churn: Schedule | float = Cosine(0.5, 0.05)
+    until: float = 1.0
+    initial: float = 0.6
+
+    def __post_init__(self) -> None:
+        check_sparsity("initial", self.initial)
+        super().__post_init__()
+
+    def plan(self) -> Callable[[float], float]:
+        return Cubic(self.initial, at(self.sparsity, 1.0))
+
+    def survivors(self, pruner: Pruner, budget: Budget) -> Budget:
+        churn = self.exchange()(pruner.progress)
+        if isinstance(budget, dict):
+            return {s.name: min(budget[s.name], s.alive - int(churn * s.alive)) for s in pruner}
+        alive = sum(s.alive for s in pruner)
+        return min(budget, alive - int(churn * alive))
+
+
+@dataclass(frozen=True)
+class Criticality(Rewire):
+    """Prune by magnitude beyond the target, then revive what feeds critical neurons.
+
+    Sparsity follows ``s_t = s_f (1 - (1 - u)^3)``; an event cuts globally to
+    ``s_t + r (1 - s_t)`` and revives the most critical pruned synapses up to ``s_t``. Chen et al.
+    (arXiv 2311.16141 v3), Algorithm 1, Eqs. 11-15. The released code leaves momentum running and
+    revives ties together (``forget=False, exact=False``) and ranks by the surrogate itself instead
+    of its derivative.
+
+    Args:
+        sparsity: the final one.
+        churn: the share r of the budget that is revived.
+        until: progress at which the final sparsity is reached and the wiring frozen.
+    """
+
+    churn: Schedule | float = 0.2
+    grow: Score = criticality
+    share: Share = None
+    until: float = 0.5
+
+    def plan(self) -> Callable[[float], float]:
+        return Cubic(0.0, at(self.sparsity, 1.0), finish=self.until)
+
+    def event(self, pruner: Pruner) -> bool:
+        # the last event is due when the final sparsity is, whatever ``every`` says
+        return super().event(pruner) or reaches(pruner, self.until)
+
+    def start(self, pruner: Pruner) -> None:
+        pruner.rewire({s.name: torch.ones_like(s.weight, dtype=torch.bool) for s in pruner})

@@ -1,0 +1,186 @@
+"""The neuron of every reference network: a leaky integrate-and-fire layer that is quick to train.
+
+`LIF` is SpikingJelly's `LIFNode` with one explicit pass over time in each direction. Only the input
+current is kept for the backward pass, which computes the membrane potentials again: that is quicker
+than reading T of them from memory. `Constant` shows one current to a neuron T times, uncopied.
+"""
+
+import math
+from typing import Any
+
+import torch
+from spikingjelly.activation_based import neuron, surrogate
+from torch import Tensor, nn
+from torch.autograd.function import once_differentiable
+
+
+def whole(name: str, value: int, least: int = 1) -> int:
+    """Return `value` if it is a whole number of at least `least`.
+
+    Raises ValueError, naming the argument `name`, for anything else.
+
+    >>> whole("T", 8)
+    8
+    """
+    if isinstance(value, bool) or not isinstance(value, int) or value < least:
+        raise ValueError(f"{name} is {value!r}; give a whole number of at least {least}.")
+    return value
+
+
+class Constant(nn.Module):
+    """Present one current at each of T time steps: (B, ...) -> (T, B, ...).
+
+    The result is a view whose time steps share their memory; `LIF` notices and reads it once.
+
+    Arguments: `T`, the number of time steps, at least 1. Raises ValueError for any other T.
+
+    >>> Constant(8)(torch.zeros(2, 5)).shape
+    torch.Size([8, 2, 5])
+    """
+
+    def __init__(self, T: int) -> None:
+        super().__init__()
+        self.T = whole("T", T)
+
+    def extra_repr(self) -> str:
+        """Show the number of time steps when the module is printed."""
+        return f"T={self.T}"
+
+    def forward(self, current: Tensor) -> Tensor:
+        """Return `current` (B, ...) as a sequence (T, B, ...)."""
+        return current.expand(self.T, *current.shape)
+
+
+class LIF(neuron.LIFNode):
+    """A layer of leaky integrate-and-fire neurons with hard reset and arctangent surrogate.
+
+    ```
+    u[t] = v[t-1] + (x[t] - (v[t-1] - v_reset)) / tau
+    S[t] = 1 if u[t] >= v_threshold else 0,     dS/du = (a/2) / (1 + (pi a/2 (u - v_threshold))^2)
+    v[t] = (1 - S[t]) u[t] + S[t] v_reset
+    ```
+
+    It remains a `LIFNode` in all else: memory `v`, single steps, `functional.reset_net`. When a
+    setting is changed to one outside these formulas (soft reset, another surrogate, input that does
+    not decay), it computes as `LIFNode` does.
+
+    Arguments: `tau`, membrane time constant in time steps, above 1; `v_threshold` and `v_reset`,
+    membrane potentials; `alpha`, steepness a of the surrogate, above 0; `detach_reset`, whether the
+    gradient leaves out the reset; `step_mode`, "m" for sequences (T, B, ...), "s" for single steps
+    (B, ...). Raises ValueError for a `tau` or an `alpha` out of range.
+
+    Source of the surrogate: Fang et al., 2021, "Incorporating learnable membrane time constant to
+    enhance learning of spiking neural networks".
+
+    >>> LIF()(torch.full((4, 1), 1.5)).flatten()
+    tensor([0., 1., 0., 1.])
+    """
+
+    def __init__(
+        self,
+        tau: float = 2.0,
+        *,
+        v_threshold: float = 1.0,
+        v_reset: float = 0.0,
+        alpha: float = 2.0,
+        detach_reset: bool = True,
+        step_mode: str = "m",
+    ) -> None:
+        if not tau > 1:
+            raise ValueError(f"tau is {tau!r}; give a membrane time constant above 1 time step.")
+        if not alpha > 0:
+            raise ValueError(f"alpha is {alpha!r}; give a steepness of the surrogate above 0.")
+        super().__init__(
+            tau=float(tau),
+            v_threshold=float(v_threshold),
+            v_reset=float(v_reset),
+            surrogate_function=surrogate.ATan(alpha),
+            detach_reset=detach_reset,
+            step_mode=step_mode,
+        )
+
+    def multi_step_functional_forward(
+        self, inputs: tuple[Tensor, ...], states: tuple[Any, ...], **kwargs: object
+    ) -> tuple[tuple[Tensor, ...], tuple[Any, ...]]:
+        """Return the spikes (T, B, ...) and the last membrane potential (B, ...)."""
+        if not self._by_formula():
+            return super().multi_step_functional_forward(inputs, states, **kwargs)
+        x, v = inputs[0], states[0]  # (T, B, ...), (B, ...)
+        current = x[:1] if x.stride(0) == 0 else x  # (1 or T, B, ...)
+        spikes, last = _Integrate.apply(
+            current.reshape(len(current), v.numel()),
+            v.reshape(v.numel()),
+            x.shape[0],
+            self.tau,
+            self.v_threshold,
+            self.v_reset,
+            self.surrogate_function.alpha,
+            self.detach_reset,
+        )
+        # a copy, since `functional.detach_net` cannot detach a view
+        return (spikes.reshape(x.shape),), (last.reshape(v.shape).clone(),)
+
+    def _by_formula(self) -> bool:
+        surrogate_function = self.surrogate_function
+        arctangent = type(surrogate_function) is surrogate.ATan and surrogate_function.spiking
+        return arctangent and self.decay_input and self.v_reset is not None
+
+
+class _Integrate(torch.autograd.Function):
+    """Spikes (T, N) and last potential (N), from a current (1 or T, N) and the first potential (N).
+
+    N stands for B and all that follows, as one dimension: `_once` needs tensors that can lie in
+    memory in one way only.
+    """
+
+    @staticmethod
+    def forward(ctx, current, v, T, tau, threshold, reset, alpha, detach):
+        ctx.save_for_backward(current, v)
+        ctx.settings = T, tau, threshold, reset, alpha, detach
+        spikes = []
+        for t in range(T):
+            u = _charge(v, current[t % len(current)], tau, reset)
+            fired = u >= threshold
+            v = _once(u.masked_fill(fired, reset))
+            spikes.append(fired.to(u.dtype))
+        return torch.stack(spikes), v
+
+    @staticmethod
+    @once_differentiable
+    def backward(ctx, grad_spikes, grad_v):  # pyright: ignore[reportIncompatibleMethodOverride]
+        current, v = ctx.saved_tensors
+        T, tau, threshold, reset, alpha, detach = ctx.settings
+        potentials = []
+        for t in range(T):
+            u = _charge(v, current[t % len(current)], tau, reset)
+            v = _once(u.masked_fill(u >= threshold, reset))
+            potentials.append(u)
+        grad_potentials = []
+        for t in reversed(range(T)):
+            u = potentials[t]
+            distance = u - threshold
+            slope = (alpha / 2) / (distance * (math.pi * alpha / 2)).square_().add_(1)
+            grad_u = grad_v.masked_fill(u >= threshold, 0)
+            if not detach:
+                grad_u = grad_u + grad_v * (reset - u) * slope
+            grad_u = _once(grad_u + grad_spikes[t] * slope)
+            grad_potentials.append(grad_u)
+            grad_v = _once(grad_u * (1 - 1 / tau))
+        grad_potentials.reverse()
+        if len(current) == T:
+            grad_current = torch.stack(grad_potentials) / tau
+        else:
+            grad_current = sum(grad_potentials[1:], grad_potentials[0]).unsqueeze(0) / tau
+        return grad_current, grad_v, None, None, None, None, None, None
+
+
+def _charge(v: Tensor, x: Tensor, tau: float, reset: float) -> Tensor:
+    """Return the membrane potential after one time step of current `x`, before any reset."""
+    # `v - 0` is `v`; the order of the other operations is SpikingJelly's, to the last bit
+    above = v - reset if reset else v
+    return _once((x - above).div_(tau).add_(v))
+
+
+def _once(x: Tensor) -> Tensor:
+    """Return `x` (N), to be computed once: a compiler would else repeat its history at each use."""
+    return x.as_strided(x.shape, x.stride()) if torch.compiler.is_compiling() else x

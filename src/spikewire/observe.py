@@ -1,0 +1,304 @@
+"""Observe: what the neurons of a network do, seen from outside.
+
+`watch` opens a window on a network: spikes, firing rates and pre-reset membrane potentials of each
+neuron layer. The model is left as it was.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from functools import partial
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from spikewire import distributed
+from spikewire.dialects import Dialect, neurons
+from spikewire.weights import unwrapped
+
+
+class _Listener:
+    """Follows one neuron layer from call to call: where a sequence begins, what state it had."""
+
+    def __init__(self, dialect: Dialect) -> None:
+        self.dialect = dialect
+        self.fresh = True
+        self.state: Any = None
+        self._left: Tensor | None = None
+
+    def enter(self, neuron: nn.Module) -> None:
+        memory = self.dialect.memory(neuron)
+        # a sequence goes on if the neuron still carries what its last call left behind
+        self.fresh = memory is None or memory is not self._left
+        self.state = self.dialect.state(neuron)
+
+    def leave(
+        self, neuron: nn.Module, inputs: tuple[Any, ...], outputs: Any
+    ) -> tuple[Tensor, Tensor]:
+        """Spikes and input currents, both (T, B, ...)."""
+        self._left = self.dialect.memory(neuron)
+        spikes = outputs[0] if isinstance(outputs, tuple) else outputs
+        if self.dialect.stepwise(neuron):
+            return spikes.unsqueeze(0), inputs[0].unsqueeze(0)
+        return spikes, inputs[0]
+
+
+class Layer:
+    """What one neuron layer did while it was watched.
+
+    Attributes:
+        name: the layer's name in the model.
+        rates: spikes per time step of each neuron, averaged over all samples and steps (...).
+        spikes: the spikes of the last sequence (T, B, ...).
+        membranes: its membrane potentials after charging and before reset (T, B, ...).
+        samples: sequences seen so far.
+    """
+
+    def __init__(self, name: str, neuron: nn.Module, dialect: Dialect, membranes: bool) -> None:
+        self.name = name
+        self.neuron = neuron
+        self.samples = 0
+        self._listener = _Listener(dialect)
+        self._keep_membranes = membranes
+        self._count: Tensor | None = None
+        self._chances = 0
+        self._spikes: list[Tensor] = []
+        self._membranes: list[Tensor] = []
+
+    @property
+    def rates(self) -> Tensor:
+        if self._count is None:
+            raise ValueError(
+                f"layer {self.name!r} was not run inside `with watch(model)`: run the network there"
+            )
+        return self._count / self._chances
+
+    @property
+    def rate(self) -> float:
+        """Spikes per neuron and time step, averaged over the layer."""
+        return float(self.rates.mean())
+
+    @property
+    def silent(self) -> int:
+        """How many neurons never fired."""
+        return int((self.rates == 0).sum())
+
+    @property
+    def spikes(self) -> Tensor:
+        return torch.cat(self._spikes)
+
+    @property
+    def membranes(self) -> Tensor:
+        if not self._membranes:
+            raise ValueError("no membrane potentials were kept: use watch(model, membranes=True)")
+        return torch.cat(self._membranes)
+
+    def _enter(self, neuron: nn.Module, inputs: tuple[Any, ...]) -> None:
+        self._listener.enter(neuron)
+
+    @torch.no_grad()
+    def _leave(self, neuron: nn.Module, inputs: tuple[Any, ...], outputs: Any) -> None:
+        spikes, current = self._listener.leave(neuron, inputs, outputs)
+        if self._listener.fresh:
+            self._spikes, self._membranes = [], []
+            self.samples += spikes.shape[1]
+        self._spikes.append(spikes.detach())
+        if self._keep_membranes:
+            potentials = self._listener.dialect.potentials
+            self._membranes.append(potentials(neuron, self._listener.state, current.detach()))
+        count = spikes.float().sum((0, 1)).double()
+        self._count = count if self._count is None else self._count + count
+        self._chances += spikes.shape[0] * spikes.shape[1]
+
+
+class Activity(dict[str, Layer]):
+    """The watched layers by name, in the order of the network."""
+
+    @property
+    def rate(self) -> float:
+        """Spikes per neuron and time step over the whole network."""
+        rates = torch.cat([layer.rates.flatten() for layer in self.values()])
+        return float(rates.mean())
+
+
+@contextmanager
+def watch(model: nn.Module, *, membranes: bool = False) -> Iterator[Activity]:
+    """Record what every neuron layer does, for as long as the ``with`` block lasts.
+
+    Works for layers in single-step and multi-step mode. Running sums are kept over everything the
+    network is shown; spikes and membranes are those of the last sequence only.
+
+    Args:
+        model: a network with neuron layers of a library that `dialects` knows.
+        membranes: keep the membrane potentials before reset as well; they are recomputed from the
+            input currents, which costs another pass through the neurons.
+
+    Raises:
+        ValueError: if the model has no neuron layer that is known.
+        TypeError: if ``membranes`` is asked of neurons that do not tell theirs.
+
+    >>> from spikingjelly.activation_based import neuron
+    >>> net = nn.Sequential(neuron.IFNode(step_mode="m"))
+    >>> with watch(net, membranes=True) as activity:
+    ...     _ = net(torch.full((4, 1, 1), 0.5))
+    >>> activity["0"].rate, activity["0"].membranes.flatten().tolist()
+    (0.5, [0.5, 1.0, 0.5, 1.0])
+    """
+    layers = Activity(
+        (name, Layer(name, module, known, membranes))
+        for name, module, known in neurons(unwrapped(model))
+    )
+    if not layers:
+        raise ValueError(
+            "the model has no neuron layer of a known library (SpikingJelly, snnTorch): add a row "
+            "to spikewire.dialects.DIALECTS for another"
+        )
+    handles = []
+    for layer in layers.values():
+        handles.append(layer.neuron.register_forward_pre_hook(layer._enter))
+        handles.append(layer.neuron.register_forward_hook(layer._leave))
+    try:
+        yield layers
+    finally:
+        for handle in handles:
+            handle.remove()
+
+
+class CriticalityProbe:
+    """The mean criticality of every neuron or channel, from the forward passes before an event.
+
+    For each neuron i and sample, ``c_i = mean over t of h'(u_it - v_th)`` with the pre-reset
+    membrane potential u and ``h'(x) = 1 / (1 + (pi x)^2)``; a channel takes the largest c_i of its
+    map; samples are averaged. Chen, Liu, Liu and You, "Brain-Inspired Efficient Pruning" (arXiv
+    2311.16141 v3), Eq. 13 with the arc tangent surrogate of Eq. 2.
+
+    It listens only between `listen` and `rest`, and only to forward passes of training: a step
+    without an event costs nothing.
+
+    Attributes:
+        follows: for each tensor of synapses, the neuron layer that it feeds, as far as heard.
+    """
+
+    def __init__(self, model: nn.Module) -> None:
+        found = list(neurons(model))
+        if not found:
+            raise ValueError(
+                "criticality needs membrane potentials, but the model has no neuron layer of a "
+                "known library: use another score, such as grow=gradient"
+            )
+        self._modules = {name: module for name, module, _ in found}
+        self._listeners = {name: _Listener(known) for name, _, known in found}
+        self._owners = {id(weight): name for name, weight in model.named_parameters()}
+        self.follows: dict[str, str] = {}
+        self._handles: list[Any] = []
+        self._sums: dict[str, Tensor] = {}
+        self._samples: dict[str, int] = {}
+        self._open: dict[str, tuple[Tensor, int]] = {}
+        self._outputs: list[Any] = []
+
+    @property
+    def listening(self) -> bool:
+        return bool(self._handles)
+
+    def listen(self) -> None:
+        """Forget what was seen and listen to the coming forward passes."""
+        self._sums, self._samples, self._open, self._outputs = {}, {}, {}, []
+        if self.listening:
+            return
+        for name, module in self._modules.items():
+            self._handles += [
+                module.register_forward_pre_hook(_Ear(partial(self._enter, name))),
+                module.register_forward_hook(_Ear(partial(self._leave, name))),
+            ]
+
+    def rest(self) -> None:
+        """Stop listening; what was seen stays readable."""
+        for handle in self._handles:
+            handle.remove()
+        self._handles, self._outputs = [], []
+
+    def of(self, synapses: str) -> Tensor | None:
+        """Criticality per output channel (C_out,) of the layer that these synapses feed.
+
+        None if no neuron layer follows them, as for a read-out without neurons.
+
+        Raises:
+            ValueError: if no forward pass was heard.
+        """
+        for name in list(self._open):
+            self._close(name)
+        if not self._sums:
+            raise ValueError(
+                "criticality heard no forward pass before this event: run the network in training "
+                "mode with gradients, and not its compiled copy in steps where pruner.due is True"
+            )
+        layer = self.follows.get(synapses)
+        if layer not in self._sums:
+            return None
+        sums, samples = self._sums[layer], self._samples[layer]
+        both = distributed.total(torch.cat([sums.double(), sums.new_tensor([samples]).double()]))
+        return (both[:-1] / both[-1]).to(sums.dtype)
+
+    def _enter(self, name: str, neuron: nn.Module, inputs: tuple[Any, ...]) -> None:
+        self._listeners[name].enter(neuron)
+        for weight in _weights_behind(inputs[0], stop=self._outputs):
+            # the first layer to receive from a weight is its own; a shortcut reaches later ones
+            if (synapses := self._owners.get(id(weight))) is not None:
+                self.follows.setdefault(synapses, name)
+
+    def _leave(self, name: str, neuron: nn.Module, inputs: tuple[Any, ...], outputs: Any) -> None:
+        listener = self._listeners[name]
+        _, current = listener.leave(neuron, inputs, outputs)
+        self._outputs.append((outputs[0] if isinstance(outputs, tuple) else outputs).grad_fn)
+        with torch.no_grad():
+            potentials = listener.dialect.potentials(neuron, listener.state, current.detach())
+            distance = potentials - listener.dialect.threshold(neuron)  # (T, B, ...)
+            nearness = 1.0 / (1.0 + (torch.pi * distance).square())
+            if listener.fresh:
+                self._close(name)
+            total, steps = self._open.get(name, (0.0, 0))
+            self._open[name] = (total + nearness.sum(0), steps + len(nearness))
+
+    def _close(self, name: str) -> None:
+        """Fold a finished sequence into the sums over samples."""
+        if name not in self._open:
+            return
+        total, steps = self._open.pop(name)
+        mean = total / steps  # (B, C, ...)
+        channels = mean.flatten(2).amax(2) if mean.ndim > 2 else mean  # (B, C)
+        self._sums[name] = self._sums.get(name, 0.0) + channels.sum(0)
+        self._samples[name] = self._samples.get(name, 0) + len(channels)
+
+
+class _Ear:
+    """A hook for training's forward passes, which a copied or pickled model leaves behind."""
+
+    def __init__(self, hear: Callable[..., None]) -> None:
+        self.hear = hear
+
+    @torch.compiler.disable
+    def __call__(self, neuron: nn.Module, *passed: Any) -> None:
+        # an evaluation between two steps is none of an event's business
+        if neuron.training and torch.is_grad_enabled():
+            self.hear(neuron, *passed)
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        return _Ear, (_ignore,)
+
+
+def _ignore(*_: Any) -> None: ...
+
+
+def _weights_behind(tensor: Tensor, stop: list[Any]) -> Iterator[Tensor]:
+    """The leaves that this tensor was computed from, not looking past other neurons' spikes."""
+    seen, waiting = set(stop), [tensor.grad_fn]
+    while waiting:
+        node = waiting.pop()
+        if node is None or node in seen:
+            continue
+        seen.add(node)
+        if (leaf := getattr(node, "variable", None)) is not None:
+            yield leaf
+        waiting += [parent for parent, _ in node.next_functions]

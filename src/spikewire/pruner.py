@@ -1,0 +1,390 @@
+"""The pruner: owns what the weights are between two optimizer steps.
+
+::
+
+    start -> loop:  zero_grad, forward (T steps), backward,  optimizer.step()
+                                                             |- before_step: gradients are complete
+                                                             |- the optimizer moves the weights
+                                                             |- after_step:  zeros are zero again
+          -> finish
+
+The network is never wrapped, renamed or subclassed: the two moments are hooks of the optimizer, and
+taking the pruner away leaves a plain program.
+"""
+
+from __future__ import annotations
+
+import math
+import operator
+import warnings
+from collections.abc import Iterator, Mapping, Sequence
+from typing import Any, ClassVar
+
+import torch
+from torch import Tensor, nn
+from torch.optim import Optimizer
+
+from spikewire.hooks import Hooks
+from spikewire.masks import choose, pack, unpack
+from spikewire.observe import CriticalityProbe
+from spikewire.scores import Score
+from spikewire.shares import Share, counts
+from spikewire.synapses import Synapses, synapses_of
+from spikewire.weights import unwrapped
+
+# How often, in steps, a method whose sparsity emerges is checked for tensors that died out.
+_CHECK_EVERY = 200
+
+
+class Method:
+    """How connections come and go: four moments, each of which a method may act in.
+
+    Subclass it as a frozen dataclass; its fields are its hyperparameters.
+
+    >>> from dataclasses import dataclass
+    >>> @dataclass(frozen=True)
+    ... class Threshold(Method):
+    ...     tau: float = 1e-2
+    ...     def before_step(self, pruner):
+    ...         pruner.rewire({s.name: s.mask & (s.weight.abs() > self.tau) for s in pruner})
+    """
+
+    needs_rate: ClassVar[bool] = False
+    """Whether the method moves weights itself, in units of the optimizer's learning rate."""
+
+    def start(self, pruner: Pruner) -> None:
+        """Once, before training: first masks, hidden parameters."""
+
+    def before_step(self, pruner: Pruner) -> None:
+        """Gradients are complete and dense, weights have not moved."""
+
+    def after_step(self, pruner: Pruner) -> None:
+        """The optimizer has moved the weights."""
+
+    def finish(self, pruner: Pruner) -> None:
+        """Once, after training: make the sparsity final."""
+
+    def event(self, pruner: Pruner) -> bool:
+        """Whether the coming step changes the wiring by what scores say."""
+        return False
+
+    @property
+    def observes(self) -> bool:
+        """Whether a score of this method reads membrane potentials in the step of an event."""
+        return any(getattr(value, "observes", False) for value in vars(self).values())
+
+
+class Pruner:
+    """Prunes a network while the user's own loop trains it.
+
+    Args:
+        model: any torch network; it keeps its keys, types and methods. Under
+            DistributedDataParallel, wrap it first.
+        method: what to do, such as ``RigL(sparsity=0.95)``.
+        optimizer: the optimizer that moves the synapses, or several. None if the loop calls
+            `before_step` and `after_step` by hand.
+        steps: optimizer steps of the whole training; progress is ``step / steps``.
+        only: name patterns of the tensors to prune, see `synaptic_weights`.
+        seed: of everything random the method does.
+        floor: least number of synapses in each tensor; a warning names tensors held at it.
+        possible: bool masks by name, where connections may exist at all (others stay 0).
+        learning_rate: for methods that need one (Grad R, Deep R) when there is no optimizer.
+        state: what `state_dict` gave, to continue a run: ``method.start`` is then not called.
+
+    Raises:
+        ValueError: on wrong input, with how to mend it, before anything is changed.
+
+    >>> from spikewire import SET
+    >>> net = nn.Linear(10, 10)
+    >>> adam = torch.optim.Adam(net.parameters())
+    >>> pruner = Pruner(net, SET(sparsity=0.9), adam, steps=100)
+    >>> int((net.weight != 0).sum())
+    10
+    """
+
+    def __init__(
+        self,
+        model: nn.Module,
+        method: Method,
+        optimizer: Optimizer | Sequence[Optimizer] | None = None,
+        *,
+        steps: int,
+        only: Sequence[str] | None = None,
+        seed: int = 0,
+        floor: int = 1,
+        possible: Mapping[str, Tensor] | None = None,
+        learning_rate: float | None = None,
+        state: Mapping[str, Any] | None = None,
+    ) -> None:
+        if not isinstance(method, Method):
+            raise ValueError(
+                f"method is {method!r}: give an object such as RigL(sparsity=0.9), not its name "
+                "or class"
+            )
+        if not hasattr(steps, "__index__") or operator.index(steps) < 1:
+            raise ValueError(
+                f"steps={steps!r}: give the optimizer steps of the training, 1 or more"
+            )
+        if floor < 0:
+            raise ValueError(f"floor={floor}: give 0 or more synapses per tensor")
+        if method.needs_rate and optimizer is None and learning_rate is None:
+            raise ValueError(
+                f"{type(method).__name__} moves weights in units of the learning rate: give the "
+                "optimizer, or learning_rate=... if there is none"
+            )
+        self.model = unwrapped(model)
+        self.method = method
+        self.steps = operator.index(steps)
+        self.step = 0
+        self.floor = floor
+        self.random = torch.Generator().manual_seed(seed)
+        self.learning_rate = learning_rate
+        self._synapses = synapses_of(self.model, only, possible)
+        self._criticality = CriticalityProbe(self.model) if method.observes else None
+        self._hooks: Hooks | None = None
+        held = [optimizer] if isinstance(optimizer, Optimizer) else optimizer
+        hooks = self._hooks = self._hooks_on(*held) if held is not None else None
+        if state is not None:
+            self.load_state_dict(state)
+        else:
+            self._start()
+        if hooks is not None:
+            hooks.hold()
+
+    # --- what a loop needs ---------------------------------------------------------------------
+
+    def attach(self, *optimizers: Optimizer) -> Pruner:
+        """Hook onto other optimizers instead, those that hold the synapses.
+
+        Raises:
+            ValueError: if a tensor is in none of them, or one cannot be hooked onto.
+        """
+        hooks = self._hooks_on(*optimizers)
+        if self._hooks is not None:
+            self._hooks.release()
+        self._hooks = hooks
+        hooks.hold()
+        return self
+
+    @torch.no_grad()
+    def before_step(self) -> None:
+        """Gradients are complete: the method acts, then the optimizer may move the weights."""
+        self.method.before_step(self)
+        if self._criticality is not None:
+            self._criticality.rest()
+
+    @torch.no_grad()
+    def after_step(self) -> None:
+        """The optimizer has moved the weights: count the step and make pruned weights 0 again."""
+        self.step += 1
+        self.method.after_step(self)
+        for synapses in self:
+            synapses.enforce()
+        if self.step % _CHECK_EVERY == 0:
+            self._warn_of_extinction()
+        self._listen()
+
+    @torch.no_grad()
+    def finish(self) -> dict[str, Tensor]:
+        """End pruning: make the sparsity final, take the hooks away, return the masks.
+
+        Afterwards the model is an ordinary model whose pruned weights are 0.
+        """
+        if self.progress < 1.0:
+            warnings.warn(
+                f"finish() after {self.step} of steps={self.steps}: schedules had not run their "
+                "course; give the true number of optimizer steps",
+                stacklevel=2,
+            )
+        self.method.finish(self)
+        for synapses in self:
+            synapses.enforce()
+        self._warn_of_extinction()
+        if self._hooks is not None:
+            self._hooks.release()
+        if self._criticality is not None:
+            self._criticality.rest()
+        return self.masks
+
+    def state_dict(self) -> dict[str, Any]:
+        """All that continuing needs: step, masks (bit-packed), the method's tensors, randomness.
+
+        Save it beside the model and the optimizer; a continued run is bit-exact.
+        """
+        return {
+            "method": type(self.method).__name__,
+            "step": self.step,
+            "steps": self.steps,
+            "random": self.random.get_state(),
+            "synapses": {
+                s.name: {
+                    "mask": pack(s.mask) if s.masked else None,
+                    "state": {key: value.clone() for key, value in s.state.items()},
+                }
+                for s in self
+            },
+        }
+
+    @torch.no_grad()
+    def load_state_dict(self, state: Mapping[str, Any]) -> None:
+        """Continue where `state_dict` was taken.
+
+        Raises:
+            ValueError: if it belongs to other tensors or another number of steps.
+        """
+        saved, name = state["synapses"], type(self.method).__name__
+        names = [s.name for s in self]
+        if (state["method"], state["steps"], set(saved)) != (name, self.steps, set(names)):
+            raise ValueError(
+                f"state: saved by {state['method']} with steps={state['steps']} for "
+                f"{', '.join(saved)}, but this is {name} with steps={self.steps} for "
+                f"{', '.join(names)}: build the pruner with the arguments of the one that was saved"
+            )
+        masks = {
+            s.name: unpack(saved[s.name]["mask"], s.weight.shape).to(s.weight.device)
+            for s in self
+            if saved[s.name]["mask"] is not None
+        }
+        self.step = int(state["step"])
+        self.random.set_state(state["random"])
+        for s in self:
+            s.state = {
+                key: value.to(s.weight.device, copy=True)
+                for key, value in saved[s.name]["state"].items()
+            }
+            if s.name in masks:
+                s.mask = masks[s.name]
+        self._listen()
+
+    # --- what it knows -------------------------------------------------------------------------
+
+    @property
+    def progress(self) -> float:
+        """Completed share of the training, 0 to 1."""
+        return min(self.step / self.steps, 1.0)
+
+    @property
+    def due(self) -> bool:
+        """Whether the forward pass of the coming step is observed for an event.
+
+        Then run the network itself: a compiled copy hides its neurons.
+        """
+        return self._criticality is not None and self._criticality.listening
+
+    @property
+    def sparsity(self) -> float:
+        """Share of zeros among all prunable weights."""
+        return 1.0 - sum(s.alive for s in self) / sum(s.weight.numel() for s in self)
+
+    @property
+    def masks(self) -> dict[str, Tensor]:
+        """True where a synapse exists, by name."""
+        return {s.name: s.mask for s in self}
+
+    @property
+    def criticality(self) -> CriticalityProbe:
+        """Criticality of the neurons in the forward passes of the current step."""
+        if self._criticality is None:
+            raise ValueError("no score of this method observes: set score.observes = True on yours")
+        return self._criticality
+
+    def __iter__(self) -> Iterator[Synapses]:
+        return iter(self._synapses)
+
+    # --- what methods use ----------------------------------------------------------------------
+
+    def lr(self, synapses: Synapses) -> float:
+        """The learning rate with which the optimizer moves these synapses."""
+        if self._hooks is not None:
+            return float(self._hooks.group(synapses.name)["lr"])
+        if self.learning_rate is None:
+            raise ValueError("no learning rate is known: give the optimizer or learning_rate=...")
+        return self.learning_rate
+
+    def momentum(self, synapses: Synapses) -> float:
+        """The decay of the optimizer's running mean of gradients: Adam's beta1, SGD's momentum."""
+        group = self._hooks.group(synapses.name) if self._hooks is not None else {}
+        return float(group["betas"][0] if "betas" in group else group.get("momentum", 0.0))
+
+    def budget(self, sparsity: float, share: Share) -> int | dict[str, int]:
+        """How many synapses to keep at this sparsity, counted over all prunable weights."""
+        return counts({s.name: s.weight.shape for s in self}, sparsity, share)
+
+    def scored(self, score: Score, among: Mapping[str, Tensor] | None = None) -> dict[str, Tensor]:
+        """Scores of all tensors; -inf outside of the masks ``among``."""
+        scores = {s.name: score(s, self) for s in self}
+        if among is None:
+            return scores
+        return {name: value.masked_fill(~among[name], -math.inf) for name, value in scores.items()}
+
+    def choose(
+        self, scores: dict[str, Tensor], keep: int | Mapping[str, int], *, exact: bool = True
+    ) -> dict[str, Tensor]:
+        """`masks.choose`, only where synapses are possible, and no tensor loses its last one."""
+        for s in self:
+            if s.possible is not None:
+                scores[s.name] = scores[s.name].masked_fill(~s.possible, -math.inf)
+        return choose(scores, keep, floor=self.floor, exact=exact)
+
+    @torch.no_grad()
+    def rewire(
+        self,
+        masks: Mapping[str, Tensor],
+        *,
+        forget: bool = True,
+        restart: Mapping[str, Tensor] | None = None,
+    ) -> None:
+        """Let exactly these synapses exist; newborn ones start at 0.
+
+        Args:
+            masks: by name; tensors that are not named stay as they are.
+            forget: the optimizer forgets whatever changed: any of its state tensors that is shaped
+                like the weight becomes 0 there.
+            restart: where synapses that exist before and after start again at 0 all the same.
+        """
+        for s in (s for s in self if s.name in masks):
+            changed = s.mask ^ masks[s.name]
+            if restart is not None:
+                changed |= restart[s.name]
+                s.weight.masked_fill_(restart[s.name], 0.0)
+            s.mask = masks[s.name]
+            if forget and self._hooks is not None:
+                self._hooks.forget(s.name, changed)
+            if s.weight.numel() > self.floor >= s.alive > 0:
+                warnings.warn(
+                    f"{s.name} is held at its last {s.alive} of {s.weight.numel()} synapses: ask "
+                    "for less sparsity, or spread it with share=uniform or share=erk",
+                    stacklevel=2,
+                )
+
+    def still(self) -> None:
+        """Zero the gradients of pruned synapses, for those who clip gradients before the step."""
+        for s in self:
+            if s.weight.grad is not None:
+                s.weight.grad.mul_(s.mask)
+
+    # --- inside --------------------------------------------------------------------------------
+
+    @torch.no_grad()
+    def _start(self) -> None:
+        for synapses in self:
+            synapses.enforce()
+        self.method.start(self)
+        self._listen()
+
+    def _hooks_on(self, *optimizers: Optimizer) -> Hooks:
+        weights = {s.name: s.weight for s in self}
+        return Hooks(self.model, weights, optimizers, self.before_step, self.after_step)
+
+    def _listen(self) -> None:
+        if self._criticality is not None and self.method.event(self):
+            self._criticality.listen()
+
+    def _warn_of_extinction(self) -> None:
+        for s in self:
+            if not s.alive:
+                warnings.warn(
+                    f"{s.name} has lost its last synapse: nothing passes through it any more; "
+                    "weaken the penalty or ask for less sparsity",
+                    stacklevel=3,
+                )

@@ -1,0 +1,485 @@
+"""Run: from a recipe to a folder that holds all of it.
+
+::
+
+    RUN/run.toml                   what was run, complete
+    RUN/metrics.jsonl              a line per epoch
+    RUN/model.safetensors          the pruned network, zeros included
+    RUN/model.sparse.safetensors   only its surviving weights
+    RUN/report.json, report.html   what it bought
+    RUN/checkpoint/                while it is not finished
+    RUN/dense/                     the dense twin, if the recipe asks for one
+
+The same call again continues where it was stopped, bit-exactly, or returns at once.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import platform
+import signal
+import subprocess
+import tomllib
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import asdict, dataclass, replace
+from importlib import metadata
+from pathlib import Path
+from typing import Any
+
+import torch
+from safetensors.torch import load_file
+from torch import Tensor, nn
+
+from spikewire import config, distributed, formats, report
+from spikewire.augment import AUGMENTS
+from spikewire.config import Recipe
+from spikewire.data import Batches, Data, load
+from spikewire.dialects import reset
+from spikewire.masks import pack, unpack
+from spikewire.measure import Report, measure, readout
+from spikewire.methods import Dense
+from spikewire.pruner import Pruner
+from spikewire.train import Epoch, fit
+
+_BINS = 60
+_EVALUATION_BATCH = 500
+# Accuracy at the best validated epoch counts only among epochs about as sparse as the last one.
+_SAME_CONNECTIVITY = 0.05
+
+Show = Callable[[Path, Recipe, Epoch, dict[str, Any] | None], None]
+"""Called after every batch and epoch: folder, recipe, where training is, the last record."""
+
+
+class Stopped(Exception):  # noqa: N818 - as KeyboardInterrupt, it is no error
+    """Training was interrupted and saved; the same call continues it."""
+
+
+def run(
+    recipe: Recipe,
+    out: Path | str,
+    *,
+    root: Path | str | None = None,
+    show: Show = lambda *_: None,
+) -> Path:
+    """Train, prune, measure and report; returns the run folder.
+
+    Args:
+        recipe: what to run.
+        out: the run folder, made if absent; continued if the same recipe was begun there.
+        root: folder of the data sets, see `data.load`.
+        show: called after every batch and every epoch.
+
+    Raises:
+        ValueError: if ``out`` holds another run, or the recipe does not fit together.
+        Stopped: after SIGINT or SIGTERM, when everything is saved.
+    """
+    out = Path(out)
+    with distributed.group() as device:
+        if recipe.twin:
+            dense = replace(recipe, method=Dense(), twin=False)
+            _run(dense, out / "dense", root, device, show)
+        _run(recipe, out, root, device, show)
+    return out
+
+
+def finished(out: Path) -> bool:
+    """Whether a run folder holds a finished run.
+
+    >>> finished(Path("no-such-folder"))
+    False
+    """
+    return (out / "report.json").is_file()
+
+
+def _run(
+    recipe: Recipe, out: Path, root: Path | str | None, device: torch.device, show: Show
+) -> None:
+    _claim(recipe, out)
+    if not finished(out):
+        _Training(recipe, out, load_data(recipe, root), device).run(show)
+    if distributed.rank() == 0 and not (out / "report.html").is_file():
+        report.write(out)
+    distributed.wait()
+
+
+def load_data(recipe: Recipe, root: Path | str | None) -> Data:
+    """The recipe's data set, split by its seed."""
+    chosen = recipe.data
+    return load(
+        chosen.name,
+        root,
+        validation=chosen.validation,
+        seed=recipe.seed,
+        download=chosen.download,
+    )
+
+
+def optimizer_of(recipe: Recipe, model: nn.Module) -> torch.optim.Optimizer:
+    """The recipe's optimizer on all parameters of the model."""
+    chosen, parameters = recipe.optimizer, list(model.parameters())
+    if chosen.name == "sgd":
+        return torch.optim.SGD(
+            parameters, chosen.lr, momentum=chosen.momentum, weight_decay=chosen.weight_decay
+        )
+    kind = torch.optim.Adam if chosen.name == "adam" else torch.optim.AdamW
+    return kind(parameters, chosen.lr, weight_decay=chosen.weight_decay, fused=True)
+
+
+def _claim(recipe: Recipe, out: Path) -> None:
+    """Make the folder this recipe's, or refuse if it is another's."""
+    file = out / "run.toml"
+    if file.is_file():
+        there = tomllib.loads(file.read_text())
+        if there != recipe.dump():
+            changed = sorted(
+                k for k in there | recipe.dump() if there.get(k) != recipe.dump().get(k)
+            )
+            raise ValueError(
+                f"{out} holds another run (it differs in {', '.join(changed)}): give another "
+                "--out, or delete it"
+            )
+    distributed.wait()
+    if distributed.rank() == 0 and not file.is_file():
+        formats.write(file, recipe.toml().encode())
+    distributed.wait()
+
+
+@dataclass
+class _Parts:
+    """The batches of a data set's three parts."""
+
+    train: Batches
+    validation: Batches | None
+    test: Batches
+
+
+class _Training:
+    """One run from its last checkpoint to its report."""
+
+    def __init__(self, recipe: Recipe, out: Path, data: Data, device: torch.device) -> None:
+        self.recipe, self.out, self.data, self.device = recipe, out, data, device
+        self.parts = _batches(recipe, data, device)
+        torch.manual_seed(recipe.seed)
+        self.model = config.build(recipe.network).to(device)
+        _check_shapes(self.model, data, device)
+        self.optimizer = optimizer_of(recipe, self.model)
+        saved = formats.load_checkpoint(out / "checkpoint")
+        if saved is not None:
+            _load(self.model, self.optimizer, saved)
+        self.pruner = Pruner(
+            self.model,
+            recipe.method,
+            self.optimizer,
+            steps=recipe.epochs * len(self.parts.train),
+            only=recipe.only or None,
+            seed=recipe.seed,
+            floor=recipe.floor,
+            state=saved["pruner"] if saved is not None else None,
+        )
+        self.before = self.pruner.masks
+        self.resume: Epoch | None = None
+        if saved is not None:
+            self.resume = Epoch(**saved["epoch"])
+            self.before = {
+                name: unpack(bits, self.before[name].shape).to(device)
+                for name, bits in saved["before"].items()
+            }
+        self.records = _records(out, self.resume)
+
+    def run(self, show: Show) -> None:
+        def progress(epoch: Epoch) -> None:
+            show(self.out, self.recipe, epoch, self.records[-1] if self.records else None)
+
+        with _interrupts() as stop:
+            for epoch in fit(
+                self.model,
+                self.optimizer,
+                self.parts.train,
+                epochs=self.recipe.epochs,
+                validation=self.parts.validation,
+                test=self.parts.test,
+                loss=self.recipe.loss,
+                schedule=self.recipe.optimizer.schedule,
+                precision=self.recipe.precision,
+                compile=self.recipe.compile,
+                pruner=self.pruner,
+                seed=self.recipe.seed,
+                resume=self.resume,
+                stop=stop,
+                progress=progress,
+            ):
+                self._keep(epoch)
+                progress(epoch)
+                if distributed.agree(stop()):
+                    raise Stopped(f"stopped in epoch {epoch.epoch}, batch {epoch.batch}")
+        self._conclude()
+
+    def _keep(self, epoch: Epoch) -> None:
+        """Record a finished epoch, and save where training stands."""
+        if epoch.complete:
+            self.records.append(_record(epoch, self.pruner, self.before))
+            self.before = self.pruner.masks
+        if distributed.rank() == 0:
+            lines = "".join(json.dumps(record) + "\n" for record in self.records)
+            formats.write(self.out / "metrics.jsonl", lines.encode())
+            formats.save_checkpoint(self.out / "checkpoint", self._state(epoch), f"{epoch.step}")
+        distributed.wait()
+
+    def _state(self, epoch: Epoch) -> dict[str, Any]:
+        return {
+            "epoch": asdict(epoch),
+            "model": self.model.state_dict(),
+            "optimizer": self.optimizer.state_dict(),
+            "pruner": self.pruner.state_dict(),
+            "before": {name: pack(mask) for name, mask in self.before.items()},
+        }
+
+    def _conclude(self) -> None:
+        masks = self.pruner.finish()
+        if distributed.rank() == 0:
+            measured = measure(self.model, _whole(self.parts.test))
+            sizes = {
+                "dense": formats.save_dense(self.out / "model.safetensors", self.model),
+                "sparse": formats.save_sparse(
+                    self.out / "model.sparse.safetensors", self.model, masks
+                ),
+            }
+            facts = measured.as_dict() | {
+                "accuracy": _accuracy(measured.accuracy, self.records),
+                "bytes": sizes,
+                "epochs": self.recipe.epochs,
+                "seconds_per_epoch": _mean([record["seconds"] for record in self.records]),
+                "method": self.recipe.dump()["method"]["name"],
+                "network": self.recipe.network.name,
+                "data": self.recipe.data.name,
+                "seed": self.recipe.seed,
+                **provenance(self.device),
+            }
+            formats.write_json(self.out / "report.json", facts)
+            formats.remove_checkpoint(self.out / "checkpoint")
+        distributed.wait()
+
+
+def _batches(recipe: Recipe, data: Data, device: torch.device) -> _Parts:
+    shared = {
+        "mean": data.mean,
+        "std": data.std,
+        "seed": recipe.seed,
+        "rank": distributed.rank(),
+        "world": distributed.world(),
+        "device": device,
+    }
+    size = min(recipe.batch, len(data.train))
+    evaluation = _EVALUATION_BATCH - _EVALUATION_BATCH % distributed.world()
+    still = shared | {"size": evaluation, "shuffle": False}
+    return _Parts(
+        Batches(
+            data.train.to(device),
+            size=size,
+            drop_last=True,
+            augment=AUGMENTS[recipe.data.augment],
+            **shared,
+        ),
+        Batches(data.validation.to(device), **still) if data.validation is not None else None,
+        Batches(data.test.to(device), **still),
+    )
+
+
+def _whole(batches: Batches) -> Batches:
+    """All the data, whichever share of it this process has."""
+    return replace(batches, rank=0, world=1)
+
+
+def _check_shapes(model: nn.Module, data: Data, device: torch.device) -> None:
+    """Refuse a network that does not take these images, before any work is done."""
+    training = model.training
+    try:
+        with torch.no_grad():
+            found = readout(model.eval()(torch.zeros(2, *data.shape, device=device))).shape
+    except RuntimeError as error:
+        raise ValueError(
+            f"the network does not take images of shape {data.shape} from {data.name}: {error}; "
+            "set network.channels, network.size or network.inputs"
+        ) from error
+    finally:
+        model.train(training)
+        reset(model)
+    if tuple(found) != (2, len(data.classes)):
+        raise ValueError(
+            f"the network gives outputs of shape {tuple(found)} for 2 images, but {data.name} has "
+            f"{len(data.classes)} classes: set network.classes={len(data.classes)}, and let it "
+            "return (T, B, classes) or (B, classes)"
+        )
+
+
+def _load(model: nn.Module, optimizer: torch.optim.Optimizer, saved: dict[str, Any]) -> None:
+    model.load_state_dict(saved["model"])
+    state = saved["optimizer"]
+    optimizer.load_state_dict(
+        {
+            "state": {int(index): value for index, value in state["state"].items()},
+            "param_groups": state["param_groups"],
+        }
+    )
+
+
+def _records(out: Path, resume: Epoch | None) -> list[dict[str, Any]]:
+    """The records of the epochs that the checkpoint has behind it."""
+    file = out / "metrics.jsonl"
+    if resume is None or not file.is_file():
+        return []
+    done = resume.epoch if resume.complete else resume.epoch - 1
+    records = [json.loads(line) for line in file.read_text().splitlines()]
+    return [record for record in records if record["epoch"] <= done]
+
+
+def _record(epoch: Epoch, pruner: Pruner, before: dict[str, Tensor]) -> dict[str, Any]:
+    layers = [_layer(s.name, before[s.name], s.mask) for s in pruner]
+    return {
+        "epoch": epoch.epoch,
+        "step": epoch.step,
+        "seconds": epoch.seconds,
+        "lr": epoch.lr,
+        "loss": epoch.loss,
+        "accuracy": epoch.accuracy,
+        "firing_rate": epoch.firing_rate,
+        "sparsity": pruner.sparsity,
+        "connectivity": 1.0 - pruner.sparsity,
+        "layers": layers,
+        "histograms": {
+            s.name: {
+                kind: _histogram(values)
+                for kind, values in (
+                    ("weight", s.weight.detach()[s.mask]),
+                    ("theta", s.state.get("theta")),
+                )
+                if values is not None and len(values)
+            }
+            for s in pruner
+        },
+    }
+
+
+def _layer(name: str, before: Tensor, now: Tensor) -> dict[str, Any]:
+    return {
+        "name": name,
+        "synapses": now.numel(),
+        "alive": int(now.sum()),
+        "pruned": int((before & ~now).sum()),
+        "regrown": int((~before & now).sum()),
+    }
+
+
+def _histogram(values: Tensor) -> dict[str, Any]:
+    low, high = float(values.min()), float(values.max())
+    counts = torch.histc(values.float().cpu(), _BINS, low, high)
+    return {"low": low, "high": high, "counts": [int(count) for count in counts]}
+
+
+def _accuracy(last: float | None, records: list[dict[str, Any]]) -> dict[str, Any]:
+    """Test accuracy after the last epoch, and at the epoch that validation would choose.
+
+    Only epochs about as sparse as the last one are eligible: the best accuracy of a run is often
+    that of its denser past.
+    """
+    final = records[-1]["connectivity"]
+    eligible = [
+        record
+        for record in records
+        if abs(record["connectivity"] - final) <= _SAME_CONNECTIVITY * final
+        and record["accuracy"]["validation"] is not None
+    ]
+    if not eligible:
+        return {"last": last, "validation_best": None, "validation_best_epoch": None}
+    best = max(eligible, key=lambda record: record["accuracy"]["validation"])
+    return {
+        "last": last,
+        "validation_best": best["accuracy"]["test"],
+        "validation_best_epoch": best["epoch"],
+    }
+
+
+def provenance(device: torch.device) -> dict[str, Any]:
+    """Machine, versions and commit: what else decides a number."""
+    return {
+        "machine": {
+            "processor": _processor(),
+            "cores": os.cpu_count(),
+            "threads": torch.get_num_threads(),
+            "device": torch.cuda.get_device_name(device) if device.type == "cuda" else "cpu",
+            "processes": distributed.world(),
+            "system": platform.system(),
+        },
+        "versions": {
+            "python": platform.python_version(),
+            **{name: metadata.version(name) for name in ("spikewire", "torch", "spikingjelly")},
+        },
+        "commit": _commit(),
+    }
+
+
+def _processor() -> str:
+    cpuinfo = Path("/proc/cpuinfo")
+    if cpuinfo.is_file():
+        for line in cpuinfo.read_text().splitlines():
+            if line.startswith("model name"):
+                return line.partition(":")[2].strip()
+    return platform.processor() or platform.machine()
+
+
+def _commit() -> str | None:
+    """The commit of the source this runs from, marked if files differ from it; None outside git."""
+    here = Path(__file__).parent
+    try:
+        words = ["git", "-C", str(here), "describe", "--always", "--dirty", "--abbrev=12"]
+        tracked = ["git", "-C", str(here), "ls-files", "--error-unmatch", "run.py"]
+        if subprocess.run(tracked, capture_output=True, check=False).returncode:
+            return None
+        return subprocess.run(words, capture_output=True, text=True, check=True).stdout.strip()
+    except (OSError, subprocess.CalledProcessError):
+        return None
+
+
+def measured(out: Path, *, root: Path | str | None = None, batch: int = 500) -> Report:
+    """Measure the network of a finished run again, on its test data.
+
+    Raises:
+        ValueError: if the run is not finished.
+    """
+    if not finished(out):
+        raise ValueError(f"{out} holds no finished run: train it first, or give another folder")
+    chosen = config.recipe(tomllib.loads((out / "run.toml").read_text()))
+    model = config.build(chosen.network)
+    model.load_state_dict(load_file(out / "model.safetensors"))
+    data = load_data(chosen, root)
+    return measure(model, Batches(data.test, batch, data.mean, data.std, shuffle=False))
+
+
+def _mean(values: list[float]) -> float:
+    return sum(values) / len(values)
+
+
+@contextmanager
+def _interrupts() -> Iterator[Callable[[], bool]]:
+    """Turn the first SIGINT or SIGTERM into a flag; the second acts as ever."""
+    caught: list[int] = []
+    former: dict[int, Any] = {}
+
+    def note(number: int, frame: Any) -> None:
+        caught.append(number)
+        signal.signal(number, former[number])
+
+    for number in (signal.SIGINT, signal.SIGTERM):
+        former[number] = signal.getsignal(number)
+    try:
+        for number in former:
+            signal.signal(number, note)
+    except ValueError:  # signals reach the main thread only
+        former.clear()
+    try:
+        yield lambda: bool(caught)
+    finally:
+        for number, handler in former.items():
+            signal.signal(number, handler)

@@ -1,0 +1,122 @@
+"""Shares: how a network's sparsity is spread over its tensors.
+
+A share maps shapes and the sparsity of the whole to a sparsity for each tensor, such that the whole
+meets its target. Without a share (None, "global" in text) one ranking runs over all tensors.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from typing import Annotated, Any
+
+from pydantic import BeforeValidator, PlainSerializer
+from torch import Size
+
+from spikewire.spelling import nearest
+
+
+def uniform(shapes: Mapping[str, Size], sparsity: float) -> dict[str, float]:
+    """The same sparsity for every tensor.
+
+    >>> uniform({"a": Size([2, 2])}, 0.5)
+    {'a': 0.5}
+    """
+    return dict.fromkeys(shapes, sparsity)
+
+
+def erk(shapes: Mapping[str, Size], sparsity: float) -> dict[str, float]:
+    """Erdos-Renyi-Kernel: density proportional to ``sum(dims) / prod(dims)``, at most 1.
+
+    Tensors whose density would exceed 1 become dense and the rest is solved for again.
+    Evci et al. 2020 (arXiv 1911.11134), after Mocanu et al. 2018.
+
+    >>> shares = erk({"conv": Size([8, 4, 3, 3]), "fc": Size([10, 100])}, 0.5)
+    >>> {name: round(value, 3) for name, value in shares.items()}
+    {'conv': 0.686, 'fc': 0.447}
+    """
+    return _proportional(
+        {name: sum(shape) / shape.numel() for name, shape in shapes.items()}, shapes, sparsity
+    )
+
+
+def by_size(shapes: Mapping[str, Size], sparsity: float) -> dict[str, float]:
+    """Density proportional to ``1 / sqrt(number of weights)``: large tensors bear more.
+
+    >>> {name: round(value, 3) for name, value in
+    ...  by_size({"a": Size([10, 10]), "b": Size([100, 100])}, 0.9).items()}
+    {'a': 0.082, 'b': 0.908}
+    """
+    return _proportional(
+        {name: shape.numel() ** -0.5 for name, shape in shapes.items()}, shapes, sparsity
+    )
+
+
+def _proportional(
+    raw: Mapping[str, float], shapes: Mapping[str, Size], sparsity: float
+) -> dict[str, float]:
+    """Densities proportional to ``raw``, capped at 1, which together meet the sparsity."""
+    sizes = {name: shape.numel() for name, shape in shapes.items()}
+    budget = (1.0 - sparsity) * sum(sizes.values())
+    full: set[str] = set()
+    while True:
+        rest = [name for name in shapes if name not in full]
+        left = budget - sum(sizes[name] for name in full)
+        weight = sum(raw[name] * sizes[name] for name in rest)
+        scale = left / weight if rest else 0.0
+        over = {name for name in rest if scale * raw[name] > 1.0}
+        if not over:
+            densities = {name: 1.0 if name in full else scale * raw[name] for name in shapes}
+            return {name: 1.0 - density for name, density in densities.items()}
+        full |= over
+
+
+def counts(
+    shapes: Mapping[str, Size], sparsity: float, share: Callable[..., Any] | None
+) -> int | dict[str, int]:
+    """How many synapses to keep: in the whole network, or in each tensor if there is a share.
+
+    Rounding never changes the total: the largest remainders are rounded up.
+
+    >>> counts({"a": Size([3]), "b": Size([4])}, 0.5, uniform)
+    {'a': 2, 'b': 2}
+    """
+    sizes = {name: shape.numel() for name, shape in shapes.items()}
+    total = round((1.0 - sparsity) * sum(sizes.values()))
+    if share is None:
+        return total
+    exact = {name: (1.0 - s) * sizes[name] for name, s in share(shapes, sparsity).items()}
+    keep = {name: int(count) for name, count in exact.items()}
+    by_remainder = sorted(exact, key=lambda name: keep[name] - exact[name])
+    open_places = (name for name in by_remainder if keep[name] < sizes[name])
+    for name, _ in zip(open_places, range(total - sum(keep.values())), strict=False):
+        keep[name] += 1
+    return keep
+
+
+SHARES: dict[str, Callable[..., dict[str, float]] | None] = {
+    "uniform": uniform,
+    "erk": erk,
+    "by_size": by_size,
+    "global": None,
+}
+
+
+def _by_name(value: Any) -> Any:
+    if not isinstance(value, str):
+        return value
+    if value not in SHARES:
+        raise ValueError(
+            f"unknown share {value!r}{nearest(value, SHARES)}: use {', '.join(SHARES)}"
+        )
+    return SHARES[value]
+
+
+Share = Annotated[
+    Callable[..., dict[str, float]] | None,
+    BeforeValidator(_by_name),
+    PlainSerializer(
+        lambda share: "global" if share is None else getattr(share, "__name__", repr(share)),
+        when_used="json",
+    ),
+]
+"""``(shapes, sparsity) -> {name: sparsity}``; None for one ranking over the whole network."""

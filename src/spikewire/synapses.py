@@ -1,0 +1,127 @@
+"""Synapses: the prunable tensors of a network, and where their zeros are."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+
+import torch
+from torch import Tensor, nn
+
+from spikewire.weights import synaptic_weights
+
+
+class Synapses:
+    """One prunable tensor: its weights, which of them exist, what the method remembers of them.
+
+    Attributes:
+        name: as in the model's state_dict, "features.0.weight".
+        weight: what the network multiplies with; exactly 0 where ``mask`` is False.
+        possible: bool, where a connection may exist at all; None for anywhere.
+        state: tensors of the method ("theta", "sign", ...), saved with the pruner.
+
+    >>> synapses = Synapses("weight", nn.Linear(2, 1).weight)
+    >>> with torch.no_grad():
+    ...     synapses.mask = torch.tensor([[True, False]])
+    >>> synapses.weight[0, 1].item(), synapses.alive
+    (0.0, 1)
+    """
+
+    def __init__(self, name: str, weight: nn.Parameter, possible: Tensor | None = None) -> None:
+        self.name = name
+        self.weight = weight
+        self.possible = possible
+        self.state: dict[str, Tensor] = {}
+        self._gate = None if possible is None else possible.to(weight)
+        self._masked = False
+        self._visible: Tensor | None = None
+
+    @property
+    def mask(self) -> Tensor:
+        """True where a synapse exists. Methods without masks leave that to the weights: w != 0."""
+        return self._gate.bool() if self._masked and self._gate is not None else self.weight != 0
+
+    @mask.setter
+    def mask(self, mask: Tensor) -> None:
+        if self.possible is not None:
+            mask = mask & self.possible
+        # in the weight's own type: multiplying by bool costs torch five times as much on a CPU
+        self._gate = mask.to(self.weight)
+        self._masked = True
+        self.enforce()
+
+    @property
+    def masked(self) -> bool:
+        """Whether a mask holds the zeros (True), or the weights alone tell (hidden parameters)."""
+        return self._masked
+
+    @property
+    def alive(self) -> int:
+        """How many synapses exist."""
+        gate = self._gate if self._masked else None
+        return int(torch.count_nonzero(self.weight if gate is None else gate))
+
+    def enforce(self) -> None:
+        """Make weights exactly 0 where no synapse exists, or may exist."""
+        if self._gate is not None:
+            self.weight.mul_(self._gate)
+
+    def expose(self) -> Tensor:
+        """Let the optimizer see the hidden parameters instead of the weights; returns them.
+
+        The two storages change places, nothing is copied.
+        """
+        if self._visible is not None:
+            raise RuntimeError(f"{self.name}: after_step must come between two before_step")
+        self._visible = self.weight.data
+        self.weight.data = self.state["theta"]
+        return self.weight.data
+
+    def conceal(self) -> Tensor:
+        """Take the hidden parameters back; returns the weights, for a projection to write to."""
+        if self._visible is None:
+            raise RuntimeError(f"{self.name}: before_step must come before after_step")
+        self.state["theta"] = self.weight.data
+        self.weight.data, self._visible = self._visible, None
+        return self.weight.data
+
+
+def synapses_of(
+    model: nn.Module,
+    only: Sequence[str] | None = None,
+    possible: Mapping[str, Tensor] | None = None,
+) -> list[Synapses]:
+    """All prunable tensors of a network, checked.
+
+    Raises:
+        ValueError: if a tensor is sharded or not finite, or ``possible`` does not fit.
+
+    >>> [s.name for s in synapses_of(nn.Linear(2, 1))]
+    ['weight']
+    """
+    possible = possible or {}
+    found = [Synapses(name, w, possible.get(name)) for name, w in synaptic_weights(model, only)]
+    if unknown := set(possible) - {s.name for s in found}:
+        raise ValueError(
+            f"possible names {sorted(unknown)}, which are not among the prunable tensors "
+            f"{', '.join(s.name for s in found)}"
+        )
+    for s in found:
+        _check(s)
+    return found
+
+
+def _check(s: Synapses) -> None:
+    if hasattr(s.weight, "device_mesh") or type(s.weight).__name__ == "FlatParameter":
+        raise ValueError(
+            f"{s.name} is sharded (FSDP): a ranking needs whole tensors; train with "
+            "DistributedDataParallel"
+        )
+    if not torch.isfinite(s.weight).all():
+        raise ValueError(f"{s.name} holds NaN or infinite weights: initialise or load it again")
+    if s.possible is not None and (
+        s.possible.shape != s.weight.shape or s.possible.dtype != torch.bool
+    ):
+        raise ValueError(
+            f"possible[{s.name!r}] is {s.possible.dtype} of shape {tuple(s.possible.shape)}: give "
+            f"a bool mask of shape {tuple(s.weight.shape)}, like the weight"
+        )

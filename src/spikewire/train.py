@@ -1,0 +1,317 @@
+"""Train: one epoch after the other, as a generator.
+
+::
+
+    for epoch in fit(model, optimizer, train, epochs=10, test=test):
+        print(epoch.accuracy["test"])
+
+Logging, plotting and stopping early are the caller's plain Python. All randomness is a function of
+(seed, epoch, batch): a run can stop after any batch and continue bit-exactly.
+"""
+
+from __future__ import annotations
+
+import shutil
+import time
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import nullcontext
+from dataclasses import dataclass, field, replace
+from typing import Any, Protocol
+
+import torch
+from torch import Tensor, nn
+from torch.nn.functional import cross_entropy, mse_loss, one_hot
+from torch.optim import Optimizer
+
+from spikewire import distributed
+from spikewire.dialects import reset
+from spikewire.measure import readout
+from spikewire.observe import watch
+from spikewire.pruner import Pruner
+from spikewire.schedules import Constant, Schedule
+from spikewire.spelling import nearest
+from spikewire.weights import unwrapped
+
+# torch.compile costs about half a minute; below so many steps it is not earned back.
+_COMPILE_PAYS_FROM = 2000
+
+
+class Loader(Protocol):
+    """What `fit` needs of training data: `spikewire.data.Batches`, or the like."""
+
+    def __len__(self) -> int: ...
+    def epoch(self, epoch: int, start: int = 0) -> Iterable[tuple[Tensor, Tensor]]: ...
+
+
+def mse_on_rates(outputs: Tensor, labels: Tensor) -> Tensor:
+    """Mean squared error between firing rates and one-hot labels (Grad R, Chen et al. 2021).
+
+    >>> mse_on_rates(torch.tensor([[[1.0, 0.0]]]), torch.tensor([0])).item()
+    0.0
+    """
+    rates = readout(outputs)
+    return mse_loss(rates, one_hot(labels, rates.shape[-1]).to(rates))
+
+
+def cross_entropy_on_rates(outputs: Tensor, labels: Tensor) -> Tensor:
+    """Cross-entropy with the mean over time as logits.
+
+    >>> round(cross_entropy_on_rates(torch.tensor([[[0.0, 0.0]]]), torch.tensor([0])).item(), 4)
+    0.6931
+    """
+    return cross_entropy(readout(outputs), labels)
+
+
+Loss = Callable[[Tensor, Tensor], Tensor]
+"""``(outputs, labels) -> scalar``."""
+
+LOSSES: dict[str, Loss] = {
+    "mse": mse_on_rates,
+    "cross-entropy": cross_entropy_on_rates,
+}
+PRECISIONS = {"float32": None, "bfloat16": torch.bfloat16}
+
+
+@dataclass(frozen=True)
+class Epoch:
+    """What happened up to the end of an epoch, or up to where it was stopped.
+
+    Attributes:
+        epoch: counts from 1.
+        batch, batches: batches done of this epoch, and all of it.
+        step: optimizer steps attempted since the beginning.
+        seconds: spent on this epoch's training.
+        lr: learning rate of its last step.
+        loss_sum, hits, seen: over its training samples.
+        accuracy: percent, by part; None where there is no such part.
+        firing_rate: spikes per neuron and time step on the last part evaluated.
+    """
+
+    epoch: int
+    batch: int
+    batches: int
+    step: int
+    seconds: float = 0.0
+    lr: float = 0.0
+    loss_sum: float = 0.0
+    hits: int = 0
+    seen: int = 0
+    accuracy: dict[str, float | None] = field(default_factory=dict)
+    firing_rate: float | None = None
+
+    @property
+    def complete(self) -> bool:
+        return self.batch == self.batches
+
+    @property
+    def loss(self) -> float:
+        """Mean over the training samples."""
+        return self.loss_sum / max(self.seen, 1)
+
+
+def fit(
+    model: nn.Module,
+    optimizer: Optimizer,
+    train: Loader,
+    *,
+    epochs: int,
+    validation: Iterable[tuple[Tensor, Tensor]] | None = None,
+    test: Iterable[tuple[Tensor, Tensor]] | None = None,
+    loss: str | Loss = "mse",
+    schedule: Schedule | None = None,
+    precision: str = "float32",
+    compile: bool | str = "auto",
+    pruner: Pruner | None = None,
+    seed: int = 0,
+    resume: Epoch | None = None,
+    stop: Callable[[], bool] = lambda: False,
+    progress: Callable[[Epoch], None] = lambda epoch: None,
+) -> Iterator[Epoch]:
+    """Train, and yield an `Epoch` after each.
+
+    Args:
+        model: images (B, C, H, W) to outputs (T, B, classes) or (B, classes); reset after every
+            batch.
+        optimizer: holds the parameters; a `Pruner` attached to it works along.
+        train: batches in a repeatable order, such as `data.Batches`.
+        epochs: of the whole training, >= 1.
+        validation, test: iterables of batches, evaluated after each epoch.
+        loss: "mse" on rates, "cross-entropy", or a function of (outputs, labels).
+        schedule: factor on the optimizer's learning rates as a function of progress.
+        precision: "float32", or "bfloat16" for automatic mixed precision.
+        compile: True, False, or "auto": torch.compile if the run is long enough for it to pay.
+        pruner: needed only for methods that observe neurons (criticality): the step of an event
+            runs the network uncompiled.
+        seed: of dropout and the like.
+        resume: the last `Epoch` of the run to continue.
+        stop: asked after every batch; True ends training there, with an incomplete `Epoch`.
+        progress: called after every batch.
+
+    Raises:
+        ValueError: on wrong arguments.
+
+    >>> from spikewire.data import Batches, load
+    >>> from spikewire.nets import tiny
+    >>> digits, net = load("digits"), tiny(T=2)
+    >>> batches = Batches(digits.train, 64, digits.mean, digits.std, drop_last=True)
+    >>> adam = torch.optim.Adam(net.parameters(), 3e-3)
+    >>> [epoch.epoch for epoch in fit(net, adam, batches, epochs=2)]
+    [1, 2]
+    """
+    objective = _objective(loss)
+    if precision not in PRECISIONS:
+        raise ValueError(
+            f"precision={precision!r}{nearest(precision, PRECISIONS)}: use {', '.join(PRECISIONS)}"
+        )
+    if epochs < 1 or not len(train):
+        raise ValueError(f"epochs={epochs}, batches={len(train)}: give one or more of both")
+    device = next(model.parameters()).device
+    steps = epochs * len(train)
+    forward = distributed.replicated(model, device)
+    fast = torch.compile(forward, dynamic=False) if _compiles(compile, steps) else forward
+    step = _Step(forward, fast, optimizer, objective, device, precision, pruner)
+    rates = [group.setdefault("initial_lr", group["lr"]) for group in optimizer.param_groups]
+    factor = schedule or Constant(1.0)
+
+    state = _beginning(resume, len(train))
+    for number in range(state.epoch, epochs + 1):
+        if state.epoch != number:
+            state = Epoch(number, 0, len(train), state.step)
+        began = time.perf_counter() - state.seconds
+        halt = False
+        model.train()
+        for images, labels in train.epoch(number, state.batch):
+            for group, rate in zip(optimizer.param_groups, rates, strict=True):
+                group["lr"] = rate * factor(state.step / steps)
+            _seed(seed, number, state.batch)
+            value, hits = step(images, labels)
+            state = replace(
+                state,
+                batch=state.batch + 1,
+                step=state.step + 1,
+                seconds=time.perf_counter() - began,
+                lr=optimizer.param_groups[0]["lr"],
+                loss_sum=state.loss_sum + value * len(labels),
+                hits=state.hits + hits,
+                seen=state.seen + len(labels),
+            )
+            progress(state)
+            if halt := distributed.agree(stop()):
+                break
+        yield (
+            _evaluated(state, model, validation, test) if state.complete else _summed(state, device)
+        )
+        if halt:
+            return
+
+
+class _Step:
+    """One training step: forward, loss, backward, update, reset."""
+
+    def __init__(
+        self,
+        forward: nn.Module,
+        fast: Any,
+        optimizer: Optimizer,
+        objective: Loss,
+        device: torch.device,
+        precision: str,
+        pruner: Pruner | None,
+    ) -> None:
+        self.forward, self.fast, self.optimizer = forward, fast, optimizer
+        self.objective, self.pruner, self.device = objective, pruner, device
+        self.dtype = PRECISIONS[precision]
+
+    def __call__(self, images: Tensor, labels: Tensor) -> tuple[float, int]:
+        network = self.forward if self.pruner is not None and self.pruner.due else self.fast
+        cast = torch.autocast(self.device.type, self.dtype) if self.dtype else nullcontext()
+        self.optimizer.zero_grad(set_to_none=True)
+        with cast:
+            outputs = network(images)
+        value = self.objective(outputs.float(), labels)
+        value.backward()
+        self.optimizer.step()
+        reset(unwrapped(self.forward))
+        return float(value.detach()), int((readout(outputs.detach()).argmax(1) == labels).sum())
+
+
+def evaluate(model: nn.Module, batches: Iterable[tuple[Tensor, Tensor]]) -> tuple[float, float]:
+    """Accuracy in percent, and the firing rate: spikes per neuron and time step.
+
+    Under several processes each evaluates its share of the data.
+
+    >>> from spikewire.nets import tiny
+    >>> 0.0 <= evaluate(tiny(T=2), [(torch.rand(4, 1, 8, 8), torch.arange(4))])[0] <= 100.0
+    True
+    """
+    network = unwrapped(model)
+    distributed.share_buffers(network)
+    training = network.training
+    network.eval()
+    hits = seen = 0
+    with torch.no_grad(), watch(network) as activity:
+        for images, labels in batches:
+            outputs = network(images)
+            reset(network)
+            hits += int((readout(outputs).argmax(1) == labels).sum())
+            seen += len(labels)
+    network.train(training)
+    device = next(network.parameters()).device
+    sums = torch.tensor([hits, seen, activity.rate * seen], dtype=torch.float64, device=device)
+    hits, seen, rate = distributed.total(sums).tolist()
+    return 100.0 * hits / seen, rate / seen
+
+
+def _evaluated(
+    state: Epoch,
+    model: nn.Module,
+    validation: Iterable[tuple[Tensor, Tensor]] | None,
+    test: Iterable[tuple[Tensor, Tensor]] | None,
+) -> Epoch:
+    accuracy: dict[str, float | None] = {"train": 100.0 * state.hits / state.seen}
+    rate = None
+    for name, batches in (("validation", validation), ("test", test)):
+        accuracy[name] = None
+        if batches is not None:
+            accuracy[name], rate = evaluate(model, batches)
+    return replace(state, accuracy=accuracy, firing_rate=rate)
+
+
+def _summed(state: Epoch, device: torch.device) -> Epoch:
+    """With the sums of all processes."""
+    sums = torch.tensor([state.loss_sum, state.hits, state.seen], dtype=torch.float64)
+    loss_sum, hits, seen = distributed.total(sums.to(device)).tolist()
+    return replace(state, loss_sum=loss_sum, hits=int(hits), seen=int(seen))
+
+
+def _objective(
+    loss: str | Callable[[Tensor, Tensor], Tensor],
+) -> Callable[[Tensor, Tensor], Tensor]:
+    if callable(loss):
+        return loss
+    if loss not in LOSSES:
+        raise ValueError(f"loss={loss!r}{nearest(loss, LOSSES)}: use {', '.join(LOSSES)}")
+    return LOSSES[loss]
+
+
+def _compiles(wish: bool | str, steps: int) -> bool:
+    if wish == "auto":
+        return steps >= _COMPILE_PAYS_FROM and any(map(shutil.which, ("g++", "clang++", "c++")))
+    if not isinstance(wish, bool):
+        raise ValueError(f"compile={wish!r}: use true, false or auto")
+    return wish
+
+
+def _beginning(resume: Epoch | None, batches: int) -> Epoch:
+    if resume is None:
+        return Epoch(1, 0, batches, 0)
+    if resume.complete:
+        return Epoch(resume.epoch + 1, 0, batches, resume.step)
+    if distributed.rank() == 0:
+        return resume
+    return replace(resume, loss_sum=0.0, hits=0, seen=0)  # rank 0 carries the sums of all
+
+
+def _seed(seed: int, epoch: int, batch: int) -> None:
+    """The global generators, for dropout: a function of where we are, not of how we got there."""
+    torch.manual_seed(hash((seed, epoch, batch, distributed.rank())) & (2**63 - 1))

@@ -1,0 +1,573 @@
+"""The contract: what every method promises, whatever the optimizer and however the loop is made.
+
+Run as a script, this file is one of two ranks that train under DistributedDataParallel.
+"""
+
+import copy
+import io
+import os
+import subprocess
+import sys
+import warnings
+from dataclasses import dataclass, field
+
+import pytest
+import torch
+from spikingjelly.activation_based import functional, layer, neuron, surrogate
+from torch import nn
+
+from spikewire import METHODS, Dense, GradR, Method, Pruner, split
+from spikewire.observe import _ignore
+from spikewire.shares import by_size
+
+STEPS = 24
+EVERY = 4
+SPARSITY = 0.8
+
+# every method of the library, with events every few steps; None where sparsity emerges
+RECIPES = {
+    "dense": ({}, None),
+    "one-shot": ({"sparsity": SPARSITY, "every": 1}, SPARSITY),
+    "gmp": ({"sparsity": SPARSITY, "every": EVERY}, SPARSITY),
+    "snip": ({"sparsity": SPARSITY}, SPARSITY),
+    "prune": ({"sparsity": SPARSITY, "every": EVERY, "share": by_size}, SPARSITY),
+    "set": ({"sparsity": SPARSITY, "every": EVERY}, SPARSITY),
+    "rigl": ({"sparsity": SPARSITY, "every": EVERY}, SPARSITY),
+    "granet": ({"sparsity": SPARSITY, "every": EVERY}, SPARSITY),
+    "ndsnn": ({"sparsity": SPARSITY, "every": EVERY}, SPARSITY),
+    "criticality": ({"sparsity": SPARSITY, "every": EVERY}, SPARSITY),
+    "rewire": ({"sparsity": SPARSITY, "every": EVERY, "share": None}, SPARSITY),
+    "gradr": ({"alpha": 0.15}, None),
+    "stds": ({"width": 0.1}, None),
+    "deepr": ({"sparsity": SPARSITY, "l1": 0.1, "temperature": 1e-4}, SPARSITY),
+}
+GROWING = {"set", "rigl", "granet", "ndsnn", "criticality", "rewire", "deepr"}
+
+OPTIMIZERS = {
+    "sgd": (torch.optim.SGD, {"lr": 0.02, "momentum": 0.9, "weight_decay": 1e-3}, torch.float32),
+    "adam": (torch.optim.Adam, {"lr": 0.01}, torch.float64),
+    "adamw": (torch.optim.AdamW, {"lr": 0.01, "weight_decay": 0.1}, torch.bfloat16),
+    "fused adam": (torch.optim.Adam, {"lr": 0.01, "fused": True}, torch.float32),
+    "foreach adam": (torch.optim.Adam, {"lr": 0.01, "foreach": True}, torch.float32),
+}
+
+all_methods = pytest.mark.parametrize("name", RECIPES)
+pytestmark = pytest.mark.filterwarnings(
+    "ignore:.*is held at its last", "ignore:.*has lost its last", "ignore:finish.. after"
+)
+
+
+class Net(nn.Module):
+    """Convolution, normalisation and two dense layers with leaky neurons; 907 synapses."""
+
+    def __init__(self):
+        super().__init__()
+        self.conv = layer.Conv2d(1, 4, 3, padding=1, bias=False, step_mode="m")
+        self.norm = layer.BatchNorm2d(4, step_mode="m")
+        self.lif1 = self.neuron()
+        self.flat = layer.Flatten(step_mode="m")
+        self.fc1 = layer.Linear(64, 13, step_mode="m")
+        self.lif2 = self.neuron()
+        self.fc2 = layer.Linear(13, 3, bias=False, step_mode="m")
+
+    @staticmethod
+    def neuron():
+        return neuron.LIFNode(surrogate_function=surrogate.ATan(), detach_reset=True, step_mode="m")
+
+    def forward(self, xs):  # (T, B, 1, 4, 4) -> (T, B, 3)
+        hidden = self.lif1(self.norm(self.conv(xs)))
+        return self.fc2(self.lif2(self.fc1(self.flat(hidden))))
+
+
+def network(seed=0, dtype=torch.float32):
+    torch.manual_seed(seed)
+    return Net().to(dtype)
+
+
+def images(step, rank=0, dtype=torch.float32):
+    """A mini-batch (T, B, C, H, W) that depends on the step alone, and its labels."""
+    generator = torch.Generator().manual_seed(1000 * rank + step)
+    xs = 2 * torch.rand(2, 6, 1, 4, 4, generator=generator) - 0.3
+    return xs.to(dtype), torch.randint(3, (6,), generator=generator)
+
+
+def loss_of(net, step, rank=0):
+    xs, labels = images(step, rank, next(net.parameters()).dtype)
+    return nn.functional.cross_entropy(net(xs).mean(0), labels)
+
+
+def backward(net, step, scale=lambda loss: loss):
+    scale(loss_of(net, step)).backward()
+    functional.reset_net(net)
+
+
+def recipe(name):
+    options, _ = RECIPES[name]
+    return METHODS[name](**options)
+
+
+def set_up(name, kind="sgd", seed=0, **options):
+    net = network(dtype=OPTIMIZERS[kind][2])
+    make, arguments, _ = OPTIMIZERS[kind]
+    optimizer = make(net.parameters(), **arguments)
+    return net, optimizer, Pruner(net, recipe(name), optimizer, steps=STEPS, seed=seed, **options)
+
+
+def train(net, optimizer, first=0, last=STEPS):
+    for step in range(first, last):
+        optimizer.zero_grad()
+        backward(net, step)
+        optimizer.step()
+
+
+def snapshot(net, pruner):
+    """All that a skipped step must leave alone."""
+    tensors = {f"model {name}": value.clone() for name, value in net.named_parameters()}
+    for s in pruner:
+        tensors[f"mask {s.name}"] = s.mask
+        tensors |= {f"{key} {s.name}": value.clone() for key, value in s.state.items()}
+    return tensors | {"step": torch.tensor(pruner.step), "random": pruner.random.get_state()}
+
+
+def assert_equal(left, right):
+    assert left.keys() == right.keys()
+    for name, value in left.items():
+        assert value.equal(right[name]), name
+
+
+def assert_zeros(net, pruner):
+    for s in pruner:
+        assert s.weight is net.get_parameter(s.name)
+        assert s.weight[~s.mask].eq(0).all(), s.name
+        assert s.weight.isfinite().all(), s.name
+
+
+def saved(model):
+    buffer = io.BytesIO()
+    torch.save(model, buffer)
+    buffer.seek(0)
+    return buffer
+
+
+def hooks(net, optimizer):
+    found = [*optimizer._optimizer_step_pre_hooks, *optimizer._optimizer_step_post_hooks]
+    for module in net.modules():
+        for those in (module._forward_hooks, module._forward_pre_hooks, module._backward_hooks):
+            # a copy keeps the places of hooks that no longer hear anything
+            found += [hook for hook in those.values() if getattr(hook, "hear", 0) is not _ignore]
+    return found
+
+
+def test_every_method_is_in_the_table():
+    assert set(RECIPES) == set(METHODS)
+
+
+@all_methods
+@pytest.mark.parametrize("kind", OPTIMIZERS)
+def test_a_whole_training(name, kind):
+    """Zeros after each step, dense gradients, plain model, exact end, no trace left."""
+    net, optimizer, pruner = set_up(name, kind)
+    keys, kinds = list(net.state_dict()), [type(module) for module in net.modules()]
+    parameters = list(net.parameters())
+    for step in range(STEPS):
+        train(net, optimizer, step, step + 1)
+        assert pruner.step == step + 1
+        assert_zeros(net, pruner)
+        pruned = torch.cat([s.weight.grad[~s.mask] for s in pruner])
+        assert pruned.ne(0).any() or len(pruned) < 20
+    assert list(net.state_dict()) == keys
+    assert [type(module) for module in net.modules()] == kinds
+    assert all(a is b for a, b in zip(net.parameters(), parameters, strict=True))
+    masks = pruner.finish()
+    assert_zeros(net, pruner)
+    target = RECIPES[name][1]
+    alive = sum(int(w.count_nonzero()) for w in (net.get_parameter(n) for n in masks))
+    total = sum(mask.numel() for mask in masks.values())
+    if target is not None:
+        assert sum(int(mask.sum()) for mask in masks.values()) == round((1 - target) * total)
+        assert alive <= round((1 - target) * total)
+    elif name != "dense":
+        assert 0.05 * total < alive < 0.95 * total
+    assert not hooks(net, optimizer)
+    assert saved(net)
+
+
+@all_methods
+def test_the_model_is_copied_and_saved_at_any_moment(name):
+    net, optimizer, _ = set_up(name)
+    for step in range(6):
+        for moment in ("before the forward pass", "before the step"):
+            if moment == "before the step":
+                optimizer.zero_grad()
+                backward(net, step)
+            for twin in (
+                copy.deepcopy(net),
+                torch.load(saved(net), weights_only=False),
+            ):
+                assert_equal(twin.state_dict(), net.state_dict())
+                assert not hooks(twin, torch.optim.SGD(twin.parameters(), 0.1)), moment
+                assert len(saved(twin).getvalue()) < 60_000  # nothing of the pruner in it
+        optimizer.step()
+
+
+@all_methods
+@pytest.mark.parametrize(("kind", "cut"), [("sgd", 12), ("fused adam", 14)])  # 12: an event is due
+def test_a_continued_run_is_bit_exact(name, kind, cut):
+    net, optimizer, pruner = set_up(name, kind)
+    train(net, optimizer, 0, cut)
+    kept = {
+        "model": net.state_dict(),
+        "optimizer": optimizer.state_dict(),
+        "pruner": pruner.state_dict(),
+    }
+    through_a_file = torch.load(saved(kept), weights_only=True)
+    through_a_copy = copy.deepcopy(kept)
+    train(net, optimizer, cut, 20)
+    expected = snapshot(net, pruner)
+    for again in (through_a_file, through_a_copy):
+        other = network(seed=77)
+        make, arguments, _ = OPTIMIZERS[kind]
+        moves = make(other.parameters(), **arguments)
+        other.load_state_dict(again["model"])
+        moves.load_state_dict(again["optimizer"])
+        continued = Pruner(other, recipe(name), moves, steps=STEPS, state=again["pruner"])
+        train(other, moves, cut, 20)
+        assert_equal(snapshot(other, continued), expected)
+
+
+@all_methods
+def test_states_may_be_loaded_in_any_order(name):
+    """A pruner built first, on a fresh model, and everything loaded into place afterwards."""
+    net, optimizer, pruner = set_up(name)
+    train(net, optimizer, 0, 12)
+    kept = copy.deepcopy((net.state_dict(), optimizer.state_dict(), pruner.state_dict()))
+    train(net, optimizer, 12, 20)
+    other, moves, continued = set_up(name, seed=5)
+    for thing, state in zip((other, moves, continued)[::-1], kept[::-1], strict=True):
+        thing.load_state_dict(state)
+    train(other, moves, 12, 20)
+    assert_equal(snapshot(other, continued), snapshot(net, pruner))
+
+
+@all_methods
+def test_the_seed_alone_decides_what_is_random(name):
+    def masks(seed, elsewhere):
+        net, optimizer, pruner = set_up(name, seed=seed)
+        torch.manual_seed(elsewhere)
+        train(net, optimizer, 0, 9)
+        return pruner.masks
+
+    assert_equal(masks(3, 0), masks(3, 1))
+    if name in GROWING - {"criticality"}:
+        assert any(not mask.equal(masks(4, 0)[key]) for key, mask in masks(3, 0).items())
+
+
+@all_methods
+def test_connections_are_only_where_they_are_possible(name, monkeypatch):
+    monkeypatch.setitem(RECIPES, "stds", ({"width": 1e-4}, None))  # lets nearly everything through
+    possible = {"fc1.weight": torch.rand(13, 64, generator=torch.Generator().manual_seed(1)) < 0.7}
+    net, optimizer, pruner = set_up(name, possible=possible)
+    for step in range(14):
+        train(net, optimizer, step, step + 1)
+        assert net.fc1.weight[~possible["fc1.weight"]].eq(0).all()
+        assert not (pruner.masks["fc1.weight"] & ~possible["fc1.weight"]).any()
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        pruner.finish()
+    if RECIPES[name][1] is not None:
+        assert sum(s.alive for s in pruner) == round((1 - SPARSITY) * 907)
+
+
+# --- loops of other kinds -------------------------------------------------------------------------
+
+
+@all_methods
+@pytest.mark.parametrize("kind", ["adam", "fused adam"])
+def test_a_gradient_scaler_changes_nothing_and_may_skip(name, kind):
+    """A power of two as scale is exact, so all must be equal to a run without scaler."""
+    plain, optimizer, reference = set_up(name, kind)
+    train(plain, optimizer, 0, 9)
+    net, moves, pruner = set_up(name, kind)
+    scaler = torch.amp.GradScaler("cpu", init_scale=1024.0, growth_interval=1000)
+    for step in range(9):
+        if step in (0, 4, 6):
+            before = snapshot(net, pruner)
+            moves.zero_grad()
+            backward(net, 500, lambda loss: scaler.scale(loss) * float("inf"))
+            scaler.step(moves)
+            scaler.update(1024.0)
+            assert_equal(snapshot(net, pruner), before)
+        moves.zero_grad()
+        backward(net, step, scaler.scale)
+        scaler.step(moves)
+        scaler.update(1024.0)
+    if name != "criticality":  # which has seen the skipped batch at its event as well
+        assert_equal(snapshot(net, pruner), snapshot(plain, reference))
+
+
+@dataclass(frozen=True)
+class Witness(Method):
+    """Keep the gradients that a method sees."""
+
+    seen: dict = field(default_factory=dict)
+
+    def before_step(self, pruner):
+        self.seen.update({s.name: s.weight.grad.clone() for s in pruner})
+
+
+@pytest.mark.parametrize("fused", [False, True])
+@pytest.mark.parametrize(("parts", "unscaled_by_hand"), [(1, False), (1, True), (2, True)])
+def test_methods_see_unscaled_gradients(fused, parts, unscaled_by_hand):
+    net = network()
+    backward(net, 0)
+    expected = {name: p.grad.clone() for name, p in net.named_parameters()}
+    net = network()
+    groups = [list(net.parameters())] if parts == 1 else [
+        list(net.conv.parameters()) + list(net.norm.parameters()),
+        list(net.fc1.parameters()) + list(net.fc2.parameters()),
+    ]  # fmt: skip
+    moves = [torch.optim.Adam(group, 0.01, fused=fused) for group in groups]
+    pruner = Pruner(net, Witness(), moves, steps=9)
+    scaler = torch.amp.GradScaler("cpu", init_scale=1024.0)
+    backward(net, 0, scaler.scale)
+    for optimizer in moves if unscaled_by_hand else ():  # with several, before the first step
+        scaler.unscale_(optimizer)
+    for optimizer in moves:
+        scaler.step(optimizer)
+    assert pruner.step == 1
+    for name, gradient in pruner.method.seen.items():
+        assert torch.allclose(gradient, expected[name]), name
+
+
+@pytest.mark.parametrize("name", ["gradr", "set", "gmp"])
+@pytest.mark.parametrize("fused", [False, True])
+@pytest.mark.parametrize("broken", ["conv", "fc2"])
+def test_one_of_two_optimizers_is_skipped(name, fused, broken):
+    """A scaler decides per optimizer; the pruner stays in step, zeros and theta in place."""
+    net = network()
+    groups = [*net.conv.parameters()], [*net.fc1.parameters(), *net.fc2.parameters()]
+    moves = [torch.optim.Adam(group, 0.01, fused=fused) for group in groups]
+    pruner = Pruner(net, recipe(name), moves, steps=STEPS)
+    scaler = torch.amp.GradScaler("cpu", init_scale=1024.0, growth_interval=1000)
+    for step in range(10):
+        net.zero_grad()
+        backward(net, step, scaler.scale)
+        assert_zeros(net, pruner)  # at the latest when the network runs again
+        if name == "gradr":
+            for s in pruner:
+                shown = s.state["sign"] * (s.state["sign"] * s.state["theta"]).relu()
+                assert s.weight.equal(shown), (step, s.name)
+        if step == 5:
+            net.get_submodule(broken).weight.grad.fill_(float("inf"))
+        for optimizer in moves:
+            scaler.step(optimizer)
+        scaler.update(1024.0)
+
+
+@all_methods
+def test_gradients_accumulate_over_micro_batches(name):
+    """A step of the pruner is a step of the optimizer."""
+    net, optimizer, pruner = set_up(name)
+    for step in range(9):
+        optimizer.zero_grad()
+        for micro in range(3):
+            backward(net, 3 * step + micro, scale=lambda loss: loss / 3)
+        optimizer.step()
+        assert pruner.step == step + 1
+        assert_zeros(net, pruner)
+
+
+@all_methods
+def test_several_optimizers_hold_part_of_the_synapses_each(name):
+    net, optimizer, pruner = set_up(name)
+    train(net, optimizer, 0, 14)
+    other = network()
+    parts = [[*other.conv.parameters(), *other.norm.parameters()], [*other.fc1.parameters()]]
+    parts.append([*other.fc2.parameters()])
+    moves = [torch.optim.SGD(part, **OPTIMIZERS["sgd"][1]) for part in parts]
+    together = Pruner(other, recipe(name), moves, steps=STEPS)
+    for step in range(14):
+        other.zero_grad()
+        backward(other, step)
+        for each in moves:
+            each.step()
+        assert together.step == step + 1
+        assert_zeros(other, together)
+    assert_equal(snapshot(other, together), snapshot(net, pruner))
+
+
+@all_methods
+def test_one_optimizer_for_the_synapses_and_one_for_the_rest(name):
+    net = network()
+    synapses, rest = split(net)
+    assert [len(synapses), len(rest)] == [3, 3]
+    moves = [torch.optim.SGD(synapses, 0.05), torch.optim.SGD(rest, 0.05)]
+    pruner = Pruner(net, recipe(name), moves[0], steps=STEPS)
+    for step in range(9):
+        net.zero_grad()
+        backward(net, step)
+        for each in reversed(moves) if step % 2 else moves:
+            each.step()
+        assert_zeros(net, pruner)
+    assert pruner.step == 9
+
+
+@all_methods
+def test_hand_called_moments_equal_hooks(name):
+    net, optimizer, pruner = set_up(name, "sgd")
+    optimizer.param_groups[0].update(momentum=0.0, weight_decay=0.0, foreach=False)
+    train(net, optimizer, 0, 14)
+    other = network()
+    by_hand = Pruner(other, recipe(name), steps=STEPS, learning_rate=0.02)
+    for step in range(14):
+        other.zero_grad()
+        backward(other, step)
+        by_hand.before_step()
+        with torch.no_grad():
+            for p in other.parameters():
+                p.add_(p.grad, alpha=-0.02)
+        by_hand.after_step()
+    assert_equal(snapshot(other, by_hand), snapshot(net, pruner))
+
+
+@all_methods
+def test_still_before_clipping(name):
+    net, optimizer, pruner = set_up(name)
+    train(net, optimizer, 0, 5)
+    optimizer.zero_grad()
+    backward(net, 5)
+    dense = {s.name: s.weight.grad.clone() for s in pruner}
+    pruner.still()
+    for s in pruner:
+        assert s.weight.grad.equal(dense[s.name] * s.mask)
+    optimizer.step()
+    assert_zeros(net, pruner)
+
+
+# --- torch.compile --------------------------------------------------------------------------------
+
+
+class Counting:
+    """A backend that runs graphs as they are and counts how many it was given."""
+
+    def __init__(self):
+        self.graphs = 0
+
+    def __call__(self, graph, inputs):
+        self.graphs += 1
+        return graph.forward
+
+
+@all_methods
+def test_a_compiled_model_is_compiled_once_and_trains_as_the_plain_one(name):
+    """The pruner is built on the wrapper; masks that change compile nothing anew."""
+    torch._dynamo.reset()
+    net, backend = network(), Counting()
+    fast = torch.compile(net, backend=backend)
+    optimizer = torch.optim.SGD(fast.parameters(), **OPTIMIZERS["sgd"][1])
+    pruner = Pruner(fast, recipe(name), optimizer, steps=STEPS)
+    compiled = []
+    for step in range(9):
+        optimizer.zero_grad()
+        loss_of(net if pruner.due else fast, step).backward()
+        functional.reset_net(net)
+        optimizer.step()
+        compiled.append(backend.graphs)
+    assert compiled[0] > 0
+    assert compiled[-1] == compiled[0]
+    plain, moves, reference = set_up(name)
+    train(plain, moves, 0, 9)
+    assert_equal(snapshot(net, pruner), snapshot(plain, reference))
+
+
+def test_criticality_refuses_to_guess_for_a_compiled_model():
+    """Hooks that come after compilation are not called: nothing may go on as if all were well."""
+    torch._dynamo.reset()
+    net, optimizer, _ = set_up("criticality")
+    fast = torch.compile(net, backend="eager")
+    train(fast, optimizer, 0, EVERY)
+    optimizer.zero_grad()
+    backward(fast, EVERY)
+    with pytest.raises(ValueError, match="forward"):
+        optimizer.step()
+
+
+def test_a_model_compiled_to_machine_code():
+    torch._dynamo.reset()
+    net = nn.Sequential(nn.Linear(16, 16, bias=False), nn.Sigmoid(), nn.Linear(16, 4, bias=False))
+    optimizer = torch.optim.Adam(net.parameters(), 0.05)
+    pruner = Pruner(net, GradR(alpha=0.5), optimizer, steps=8)
+    fast = torch.compile(net)
+    for _ in range(8):
+        xs = torch.randn(5, 16)
+        assert torch.allclose(fast(xs), net(xs), atol=1e-5)
+        optimizer.zero_grad()
+        fast(xs).square().sum().backward()
+        optimizer.step()
+    assert 0 < pruner.sparsity < 1
+
+
+# --- two processes --------------------------------------------------------------------------------
+
+
+def rank_of_two(rank, store):
+    """Train with every method on this rank's own data; compare everything after each step."""
+    from torch import distributed
+    from torch.nn.parallel import DistributedDataParallel
+
+    warnings.simplefilter("ignore")
+    torch.set_num_threads(1)
+    distributed.init_process_group("gloo", init_method=f"file://{store}", rank=rank, world_size=2)
+    for name in RECIPES:
+        net = network(seed=0)
+        parallel = DistributedDataParallel(net)
+        optimizer = torch.optim.SGD(parallel.parameters(), **OPTIMIZERS["sgd"][1])
+        pruner = Pruner(parallel, recipe(name), optimizer, steps=14)
+        for step in range(14):
+            optimizer.zero_grad()
+            loss_of(parallel, step, rank).backward()
+            functional.reset_net(net)
+            optimizer.step()
+            assert_zeros(net, pruner)
+            mine = torch.cat([t.double().flatten() for t in snapshot(net, pruner).values()])
+            theirs = mine.clone()
+            distributed.broadcast(theirs, src=0)
+            assert mine.equal(theirs), f"{name} differs between the ranks after step {step}"
+        pruner.finish()
+        print(f"{name}: {pruner.sparsity:.3f}", flush=True)
+    distributed.destroy_process_group()
+
+
+def test_two_ranks_stay_equal_bit_for_bit(tmp_path):
+    ranks = [
+        subprocess.Popen(
+            [sys.executable, __file__, str(rank), str(tmp_path / "store")],
+            stdout=subprocess.PIPE,
+            stderr=subprocess.PIPE,
+            text=True,
+            env=os.environ | {"PYTHONPATH": os.pathsep.join(sys.path)},
+        )
+        for rank in range(2)
+    ]
+    try:
+        spoken = [process.communicate(timeout=120) for process in ranks]
+    finally:
+        for process in ranks:
+            process.kill()
+    for process, (out, err) in zip(ranks, spoken, strict=True):
+        assert process.returncode == 0, out + err[-3000:]
+        assert len(out.split("\n")) == len(RECIPES) + 1
+    assert spoken[0][0] == spoken[1][0]
+
+
+def test_the_dense_twin_is_trained_as_without_a_pruner():
+    net, optimizer, pruner = set_up("dense")
+    train(net, optimizer, 0, 9)
+    assert isinstance(pruner.method, Dense)
+    other = network()
+    train(other, torch.optim.SGD(other.parameters(), **OPTIMIZERS["sgd"][1]), 0, 9)
+    assert_equal(net.state_dict(), other.state_dict())
+
+
+if __name__ == "__main__":
+    rank_of_two(int(sys.argv[1]), sys.argv[2])

@@ -1,0 +1,96 @@
+"""The command, as a user calls it."""
+
+import json
+import sys
+
+import pytest
+
+from spikewire import METHODS, cli
+
+SMALL = ["epochs=2", "network.T=2", "network.width=8", "twin=false", "compile=false"]
+
+
+def spikewire(monkeypatch, capsys, *words):
+    """Exit status, standard output and standard error of a command."""
+    monkeypatch.setattr(sys, "argv", ["spikewire", *map(str, words)])
+    monkeypatch.setattr(cli.console, "width", 200)
+    with pytest.raises(SystemExit) as end:
+        cli.main()
+        sys.exit(0)
+    captured = capsys.readouterr()
+    return end.value.code, captured.out, captured.err
+
+
+@pytest.fixture
+def command(monkeypatch, capsys):
+    return lambda *words: spikewire(monkeypatch, capsys, *words)
+
+
+def test_train_report_measure_plot(command, tmp_path):
+    out = tmp_path / "one"
+    status, printed, _ = command("train", "digits", *SMALL, "--out", out, "--json")
+    assert status == 0
+    assert json.loads(printed)["epochs"] == 2
+    status, printed, _ = command("train", "digits", *SMALL, "seed=1", "--out", tmp_path / "two")
+    assert status == 0 and "report.html" in printed and "what pruning bought" in printed
+    status, printed, _ = command("measure", out, "--json")
+    assert status == 0
+    last = json.loads((out / "report.json").read_text())["accuracy"]["last"]
+    assert json.loads(printed)["accuracy"] == last
+    status, printed, _ = command("report", out, tmp_path / "two")
+    assert status == 0 and "±" in printed
+    picture = tmp_path / "tradeoff.svg"
+    status, printed, _ = command("plot", out, tmp_path / "two", "--x", "sparsity", "-o", picture)
+    assert status == 0 and picture.read_text().startswith("<?xml")
+    assert picture.with_suffix(".csv").is_file()
+
+
+def test_methods_and_recipes(command):
+    status, printed, _ = command("methods", "--json")
+    assert status == 0
+    assert [row["name"] for row in json.loads(printed)] == list(METHODS)
+    assert command("methods")[0] == 0
+    status, printed, _ = command("recipes")
+    assert status == 0 and "digits" in printed
+    status, printed, _ = command("recipes", "mnist")
+    assert status == 0 and "[method]" in printed
+
+
+@pytest.mark.parametrize(
+    ("words", "message"),
+    [
+        (["train", "digit"], "did you mean 'digits'"),
+        (["train", "digits", "method.sparsty=1"], "did you mean 'sparsity'"),
+        (["train", "digits", "method.sparsity=1.5"], "from 0 up to but not including 1"),
+        (["measure", "nowhere"], "no finished run"),
+        (["report", "nowhere"], "no run folder"),
+        (["train", "nowhere.py:net"], "there is no file"),
+    ],
+)
+def test_wrong_words_cost_one_sentence(command, tmp_path, monkeypatch, words, message):
+    monkeypatch.chdir(tmp_path)
+    status, _, complaint = command(*words)
+    assert status == 2
+    assert message in complaint
+    assert "Traceback" not in complaint
+    assert complaint.count("\n") == 1
+
+
+def test_a_network_of_your_own(command, tmp_path):
+    file = tmp_path / "net.py"
+    file.write_text(
+        "from torch import nn\n"
+        "from spikingjelly.activation_based import layer, neuron, functional\n"
+        "class Net(nn.Module):\n"
+        "    def __init__(self):\n"
+        "        super().__init__()\n"
+        "        self.layers = nn.Sequential(layer.Flatten(), layer.Linear(64, 10),\n"
+        "                                    neuron.IFNode())\n"
+        "        functional.set_step_mode(self.layers, 'm')\n"
+        "    def forward(self, x):\n"
+        "        return self.layers(x.expand(3, *x.shape))\n"
+    )
+    words = ["epochs=1", "method=set", "--json", "--out", tmp_path / "run"]
+    status, printed, complaint = command("train", f"{file}:Net", *words)
+    assert status == 0, complaint
+    assert json.loads(printed)["sparsity"] == pytest.approx(0.9)

@@ -1,0 +1,105 @@
+"""One mechanism from TOML and words to dataclasses and back."""
+
+import tomllib
+
+import pytest
+
+from spikewire import METHODS, Cosine, Method, RigL
+from spikewire.config import build, defaults, method, override, read, recipe, recipes
+from spikewire.shares import erk
+
+
+@pytest.mark.parametrize("name", recipes())
+def test_every_recipe_builds_and_survives_its_own_toml(name):
+    built = recipe(read(name))
+    assert recipe(tomllib.loads(built.toml())) == built
+    assert build(built.network) is not None
+
+
+@pytest.mark.parametrize("name", METHODS)
+def test_every_method_constructs_with_defaults_and_survives_toml(name):
+    built = recipe({"method": {"name": name}})
+    assert type(built.method) is METHODS[name]
+    assert recipe(tomllib.loads(built.toml())).method == built.method == METHODS[name]()
+    assert set(defaults(METHODS[name])) == set(vars(built.method))
+
+
+def test_words_are_laid_over_a_recipe():
+    words = [
+        "method=rigl",
+        "method.churn=cosine(0.5, finish=0.8)",
+        "method.share=erk",
+        "epochs=3",
+        "optimizer.lr=1e-2",
+        "network.T=2",
+        'only=["fc*"]',
+    ]
+    built = recipe(override(read("digits"), words))
+    assert isinstance(built.method, RigL)
+    assert built.method.churn == Cosine(0.5, finish=0.8)
+    assert built.method.share is erk
+    assert (built.epochs, built.optimizer.lr, built.only) == (3, 0.01, ["fc*"])
+    assert built.network.arguments["T"] == 2
+
+
+@pytest.mark.parametrize(
+    ("words", "message"),
+    [
+        (["method.sparsty=0.9"], "did you mean 'sparsity'"),
+        (["epoch=3"], "did you mean 'epochs'"),
+        (["method=rigel"], "did you mean 'rigl'"),
+        (["method.sparsity=1.0"], "up to but not including 1"),
+        (["method=gradr", "method.sparsity=0.3"], "0.5 <= sparsity"),
+        (["method.score=magnitud"], "did you mean 'magnitude'"),
+        (["method.share=erx"], "did you mean 'erk'"),
+        (["method.every=0"], "1 or more"),
+        (["method.until=2"], "0 <= begin < finish <= 1"),
+        (["optimizer.schedule=cosin(1, 0)"], "did you mean 'cosine'"),
+        (["optimizer.schedule=open('x')"], "no schedule"),
+        (["optimizer.name=adan"], "did you mean 'adam'"),
+        (["optimizer.lr=0"], "greater than 0"),
+        (["epochs=ten"], "epochs: "),
+        (["epochs.x=1"], "not a table"),
+        (["network=tinny"], "did you mean 'tiny'"),
+        (["data.augment=mnit"], "did you mean 'mnist'"),
+        (["data.validation=1.0"], "less than 1"),
+        (["epochs"], "write key=value"),
+    ],
+)
+def test_wrong_words_are_answered_with_the_mend(words, message):
+    with pytest.raises(ValueError, match=message):
+        recipe(override(read("digits"), words))
+
+
+def test_unknown_recipes_and_files():
+    with pytest.raises(ValueError, match="did you mean 'digits'"):
+        read("digit")
+    with pytest.raises(ValueError, match="no such file"):
+        read("nowhere.toml")
+
+
+def test_networks_and_methods_of_your_own(tmp_path, monkeypatch):
+    file = tmp_path / "mine.py"
+    file.write_text(
+        "from dataclasses import dataclass\n"
+        "from torch import nn\n"
+        "from spikewire import Method\n"
+        "def net(width=4):\n    return nn.Sequential(nn.Flatten(), nn.Linear(64, width))\n"
+        "def number():\n    return 3\n"
+        "@dataclass(frozen=True)\n"
+        "class Idle(Method):\n    tau: float = 0.5\n"
+    )
+    built = recipe(override(read(f"{file}:net"), ["network.width=10"]))
+    assert build(built.network)[1].out_features == 10
+    assert isinstance(method(f"{file}:Idle", tau=0.1), Method)
+    for network, message in (
+        (f"{file}:nett", "did you mean 'net'"),
+        (f"{file}:number", "no torch module"),
+        (f"{tmp_path}/other.py:net", "there is no file"),
+    ):
+        with pytest.raises(ValueError, match=message):
+            build(recipe({"network": network}).network)
+    with pytest.raises(ValueError, match="does not take"):
+        build(recipe({"network": {"name": f"{file}:net", "depth": 3}}).network)
+    with pytest.raises(ValueError, match="no dataclass"):
+        method(f"{file}:number")

@@ -1,0 +1,116 @@
+"""Files: whole or absent, and read back to the bit."""
+
+import json
+
+import pytest
+import torch
+from hypothesis import given
+from hypothesis import strategies as st
+from torch import nn
+
+from spikewire import formats
+
+STATE = {
+    "epoch": {"epoch": 3, "accuracy": {"test": 97.25, "validation": None}},
+    "model": {"fc.weight": torch.randn(3, 2), "bn.steps": torch.tensor(7)},
+    "groups": [{"lr": 0.1, "betas": [0.9, 0.999], "params": [0, 1]}],
+}
+
+
+def same(one, other):
+    if isinstance(one, torch.Tensor):
+        return one.dtype == other.dtype and torch.equal(one, other)
+    if isinstance(one, dict):
+        return one.keys() == other.keys() and all(same(one[k], other[k]) for k in one)
+    if isinstance(one, list):
+        return len(one) == len(other) and all(map(same, one, other))
+    return one == other
+
+
+def test_a_checkpoint_comes_back_to_the_bit_and_the_old_one_goes(tmp_path):
+    formats.save_checkpoint(tmp_path, STATE | {"epoch": None}, "1")
+    formats.save_checkpoint(tmp_path, STATE, "2")
+    assert same(formats.load_checkpoint(tmp_path), STATE)
+    assert sorted(p.name for p in tmp_path.iterdir()) == [
+        "checkpoint-2.safetensors",
+        "checkpoint.json",
+    ]
+    formats.remove_checkpoint(tmp_path)
+    assert formats.load_checkpoint(tmp_path) is None
+
+
+def test_a_checkpoint_that_was_not_completed_leaves_the_one_before(tmp_path, monkeypatch):
+    formats.save_checkpoint(tmp_path, STATE, "1")
+
+    def die(*_):
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(formats, "write_json", die)  # killed between tensors and manifest
+    with pytest.raises(KeyboardInterrupt):
+        formats.save_checkpoint(tmp_path, STATE | {"groups": []}, "2")
+    assert same(formats.load_checkpoint(tmp_path), STATE)
+
+
+@pytest.mark.parametrize("damage", ["cut", "manifest", "gone", "elsewhere"])
+def test_a_damaged_checkpoint_is_refused_with_the_way_out(tmp_path, damage):
+    formats.save_checkpoint(tmp_path, STATE, "1")
+    tensors, manifest = tmp_path / "checkpoint-1.safetensors", tmp_path / "checkpoint.json"
+    if damage == "cut":
+        tensors.write_bytes(tensors.read_bytes()[:-5])
+    elif damage == "manifest":
+        manifest.write_text("{")
+    elif damage == "gone":
+        tensors.unlink()
+    else:
+        record = json.loads(manifest.read_text()) | {"tensors": "../../etc/passwd"}
+        manifest.write_text(json.dumps(record))
+    with pytest.raises(ValueError, match="delete .* to start the run again"):
+        formats.load_checkpoint(tmp_path)
+
+
+@given(st.integers(1, 40), st.integers(1, 40), st.floats(0.0, 1.0), st.integers(0, 9))
+def test_a_sparse_file_holds_the_same_network(tmp_path_factory, rows, columns, density, seed):
+    path = tmp_path_factory.mktemp("sparse") / "net.safetensors"
+    generator = torch.Generator().manual_seed(seed)
+    layer = nn.Linear(columns, rows)
+    mask = torch.rand(rows, columns, generator=generator) < density
+    with torch.no_grad():
+        layer.weight.mul_(mask)
+    size = formats.save_sparse(path, layer, {"weight": mask})
+    assert size == path.stat().st_size
+    assert same(formats.load_sparse(path), dict(layer.state_dict()))
+
+
+def test_a_sparse_file_is_as_small_as_its_synapses(tmp_path):
+    layer = nn.Linear(1000, 1000, bias=False)
+    sizes = {}
+    for alive in (100_000, 1000):
+        mask = torch.zeros(1_000_000, dtype=torch.bool)
+        mask[:alive] = True
+        sizes[alive] = formats.save_sparse(
+            tmp_path / "net", layer, {"weight": mask.view(1000, 1000)}
+        )
+    dense = formats.save_dense(tmp_path / "dense", layer)
+    assert 4_000_000 < dense < 4_001_000
+    assert 525_000 < sizes[100_000] < 526_000  # 4 bytes a survivor, 1 bit an entry
+    assert 8_000 < sizes[1000] < 9_000  # 4 bytes a survivor, 4 bytes its position
+
+
+def test_sparse_files_that_do_not_fit_together_are_refused(tmp_path):
+    layer, mask = nn.Linear(4, 4, bias=False), torch.eye(4, dtype=torch.bool)
+    formats.save_sparse(tmp_path / "net", layer, {"weight": mask})
+    (tmp_path / "cut").write_bytes((tmp_path / "net").read_bytes()[:-3])
+    formats.save_dense(tmp_path / "dense", layer)
+    for name in ("cut", "dense"):
+        with pytest.raises(ValueError, match="no sparse network"):
+            formats.load_sparse(tmp_path / name)
+    from safetensors.torch import save_file
+
+    shapes = {"spikewire-sparse-1": json.dumps({"w": [4]})}
+    bad = {"w.values": torch.ones(2), "w.places": torch.tensor([0, 9], dtype=torch.int32)}
+    save_file(bad, tmp_path / "bad", metadata=shapes)
+    with pytest.raises(ValueError, match="do not fit together"):
+        formats.load_sparse(tmp_path / "bad")
+    save_file({"w.values": torch.ones(2)}, tmp_path / "none", metadata=shapes)
+    with pytest.raises(ValueError, match="no sparse network|do not fit"):
+        formats.load_sparse(tmp_path / "none")

@@ -1,0 +1,309 @@
+"""The networks and their neuron compute what SpikingJelly's own layers would."""
+
+import copy
+import math
+
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from spikingjelly.activation_based import functional, layer, neuron, surrogate
+from torch import Tensor, nn
+
+from spikewire.nets import LIF, NETS, Constant, conv6fc2, fc, net, tiny
+
+T = 6
+BOTH = pytest.mark.parametrize("dtype", [torch.float64, torch.float32])
+DETACH = pytest.mark.parametrize("detach_reset", [True, False])
+
+
+def plain(tau: float = 2.0, detach_reset: bool = True, v_reset: float = 0.0) -> neuron.LIFNode:
+    return neuron.LIFNode(
+        tau=tau,
+        v_reset=v_reset,
+        surrogate_function=surrogate.ATan(),
+        detach_reset=detach_reset,
+        step_mode="m",
+    )
+
+
+def run(lif: nn.Module, current: Tensor, constant: bool) -> tuple[Tensor, ...]:
+    """Two sequences on end; spikes, last potential and the gradient of something of them all."""
+    leaf = current.clone().requires_grad_()
+    x = leaf.expand(T, *leaf.shape) if constant else leaf
+    first, second = lif(x), lif(x.flip(0) if not constant else x)
+    weight = torch.linspace(-1, 2, first.numel(), dtype=x.dtype).view_as(first)
+    (weight * first + weight.flip(0) * second).sum().add(lif.v.square().sum()).backward()
+    assert leaf.grad is not None
+    return first, second, lif.v, leaf.grad
+
+
+@BOTH
+@DETACH
+@pytest.mark.parametrize("constant", [True, False])
+@pytest.mark.parametrize(("tau", "v_reset"), [(2.0, 0.0), (1.7, -0.25)])
+def test_lif_is_spikingjellys(dtype, detach_reset, constant, tau, v_reset):
+    torch.manual_seed(0)
+    current = torch.randn(5, 3, 4, dtype=dtype) * 2 + 1
+    current = current if constant else current + torch.randn(T, 5, 3, 4, dtype=dtype)
+    ours = run(LIF(tau, v_reset=v_reset, detach_reset=detach_reset), current, constant)
+    theirs = run(plain(tau, detach_reset, v_reset), current, constant)
+    assert 0.1 < ours[0].mean() < 0.9
+    for mine, other in zip(ours, theirs, strict=True):
+        torch.testing.assert_close(mine, other)
+    torch.testing.assert_close(ours[0], theirs[0], rtol=0, atol=0)
+
+
+@given(
+    st.lists(st.floats(-4, 4, width=32), min_size=1, max_size=12),
+    st.floats(1.0625, 8, width=32),
+)
+@settings(max_examples=30, deadline=None)
+def test_spikes_equal_for_any_current_and_tau(currents, tau):
+    x = torch.tensor(currents)[:, None]  # (T, 1)
+    assert torch.equal(LIF(tau)(x), plain(tau)(x))
+
+
+def test_spikes_by_hand():
+    # u: 0.75, 1.125 (spike), 0.75, 1.125 (spike)
+    lif = LIF()
+    assert lif(torch.full((4, 1), 1.5)).flatten().tolist() == [0, 1, 0, 1]
+    assert lif.v.item() == 0
+
+
+def test_gradient_by_hand():
+    current = torch.tensor([1.5], dtype=torch.float64, requires_grad=True)
+    LIF()(Constant(1)(current)).sum().backward()
+    assert current.grad is not None
+    assert current.grad.item() == pytest.approx(0.5 / (1 + (math.pi * 0.25) ** 2))
+
+
+@DETACH
+def test_gradient_of_a_constant_is_the_sum_over_time(detach_reset):
+    torch.manual_seed(1)
+    once = (torch.randn(20, dtype=torch.float64) + 1).requires_grad_()
+    often = once.detach().repeat(T, 1).requires_grad_()
+    for x in (Constant(T)(once), often):
+        LIF(detach_reset=detach_reset)(x).cumsum(0).square().sum().backward()
+    assert once.grad is not None
+    assert often.grad is not None
+    torch.testing.assert_close(once.grad, often.grad.sum(0))
+
+
+def test_lif_remains_a_spikingjelly_neuron():
+    lif, x = LIF(3), torch.randn(T, 2, 5) * 3
+    assert isinstance(lif, neuron.LIFNode)
+    assert "tau=3.0" in repr(lif)
+    assert "step_mode=m" in repr(lif)
+    together = lif(x)
+    last = lif.v
+    functional.reset_net(lif)
+    assert lif.v == 0.0
+    functional.set_step_mode(lif, "s")
+    torch.testing.assert_close(torch.stack([lif(step) for step in x]), together)
+    torch.testing.assert_close(lif.v, last)
+
+
+def test_detached_potential_continues():
+    lif, x = LIF(), torch.randn(T, 2, 5) * 3
+    x.requires_grad_()
+    lif(x)
+    functional.detach_net(lif)
+    lif(x).sum().backward()
+    assert lif.v.grad_fn is not None
+
+
+@pytest.mark.parametrize(
+    ("name", "value"),
+    [
+        ("v_reset", None),
+        ("decay_input", False),
+        ("surrogate_function", surrogate.Sigmoid()),
+        ("surrogate_function", surrogate.ATan(spiking=False)),
+        ("store_v_seq", True),
+    ],
+)
+def test_other_settings_compute_as_spikingjelly(name, value):
+    current = torch.randn(T, 4, 3, dtype=torch.float64) * 2
+    ours, theirs = LIF(), plain()
+    for lif in (ours, theirs):
+        setattr(lif, name, value)
+    for mine, other in zip(run(ours, current, False), run(theirs, current, False), strict=True):
+        torch.testing.assert_close(mine, other)
+    if name == "store_v_seq":
+        torch.testing.assert_close(ours.v_seq, theirs.v_seq)
+
+
+SMALL = {
+    "fc": ({"T": 3, "hidden": 20, "inputs": 64}, (4, 1, 8, 8)),
+    "conv6fc2": ({"T": 3, "width": 4, "size": 8}, (4, 3, 8, 8)),
+    "tiny": ({"T": 3, "width": 4}, (4, 1, 8, 8)),
+}
+EVERY = pytest.mark.parametrize("name", SMALL)
+
+
+def test_every_network_is_tested():
+    assert SMALL.keys() == NETS.keys()
+
+
+@EVERY
+def test_hooks_see_sequences_and_the_first_layer_runs_once(name):
+    arguments, shape = SMALL[name]
+    model, seen = net(name, **arguments), {}
+
+    def remember(module, inputs, output):
+        seen.setdefault(module, []).append((inputs[0].shape, output.shape))
+
+    for module in model:
+        module.register_forward_hook(remember)
+    out = model(torch.randn(shape))
+    assert out.shape == (3, 4, 10)
+    for module in model:
+        (inputs, output), *again = seen[module]
+        assert not again
+        if isinstance(module, LIF):
+            assert inputs == output
+            assert inputs[:2] == (3, 4)
+    first = next(m for m in model if isinstance(m, nn.Linear | nn.Conv2d))
+    assert seen[first][0][0][0] == 4  # (B, ...), not (T, B, ...)
+
+
+@EVERY
+def test_every_parameter_learns(name):
+    arguments, shape = SMALL[name]
+    torch.manual_seed(0)
+    model = net(name, **arguments)
+    optimizer = torch.optim.SGD(model.parameters(), 1.0)
+    with torch.no_grad():  # small networks of random weights are silent
+        for parameter in model.parameters():
+            if parameter.dim() > 1:
+                parameter.mul_(4)
+    before = copy.deepcopy(model.state_dict())
+    model(torch.rand(shape)).mean(0).sub(1).square().sum().backward()
+    optimizer.step()
+    for key, _ in model.named_parameters():
+        assert not torch.equal(before[key], model.state_dict()[key]), key
+
+
+def test_fc_equals_plain_spikingjelly_with_repeated_images():
+    torch.manual_seed(0)
+    ours = fc(T, hidden=50, inputs=64).double()
+    theirs = nn.Sequential(
+        layer.Flatten(step_mode="m"),
+        layer.Linear(64, 50, bias=False, step_mode="m"),
+        plain(),
+        layer.Linear(50, 10, bias=False, step_mode="m"),
+        plain(),
+    ).double()
+    with torch.no_grad():
+        for mine, other in zip(ours.parameters(), theirs.parameters(), strict=True):
+            other.copy_(mine.mul_(4))
+    images = torch.rand(7, 1, 8, 8, dtype=torch.float64)
+    outputs = ours(images), theirs(images.repeat(T, 1, 1, 1, 1))
+    assert torch.equal(*outputs)
+    assert outputs[0].sum() > 0
+    for output in outputs:
+        output.mean(0).sub(0.5).square().sum().backward()
+    for mine, other in zip(ours.parameters(), theirs.parameters(), strict=True):
+        torch.testing.assert_close(mine.grad, other.grad)
+
+
+def test_published_sizes_and_names():
+    def synapses(model: nn.Module) -> dict[str, int]:
+        return {k: p.numel() for k, p in model.named_parameters() if p.dim() > 1}
+
+    with torch.device("meta"):
+        assert synapses(fc()) == {"fc1.weight": 627_200, "fc2.weight": 8_000}
+        deep = synapses(conv6fc2())
+        assert 10_000 <= sum(synapses(tiny()).values()) <= 30_000
+    assert sum(deep.values()) == 36_715_264
+    assert deep["fc1.weight"] / sum(deep.values()) == pytest.approx(0.914, abs=5e-4)
+    assert list(deep) == [f"conv{i}.weight" for i in range(1, 7)] + ["fc1.weight", "fc2.weight"]
+
+
+def test_normalisation_is_over_time_and_batch():
+    torch.manual_seed(0)
+    model, x = tiny(T=3, width=4), torch.randn(5, 1, 8, 8)
+    seen = {}
+    model.conv2.register_forward_hook(lambda _module, _inputs, y: seen.update(y=y))
+    model(x)
+    expected = 0.1 * seen["y"].mean((0, 1, 3, 4))
+    torch.testing.assert_close(model.bn2.running_mean, expected)
+
+
+def test_dropout_chooses_once_per_sequence():
+    model, seen = conv6fc2(T=3, width=4, size=8), []
+    model.dropout.register_forward_hook(lambda module, _inputs, _output: seen.append(module.mask))
+    for _ in range(2):
+        model(torch.randn(4, 3, 8, 8))
+        functional.reset_net(model)
+    assert seen[0].shape == (4, 16)  # (B, width (size / 4)^2): no T
+    assert not torch.equal(*seen)
+    assert set(seen[0].flatten().tolist()) <= {0.0, 2.0}
+
+
+@EVERY
+def test_compiles_as_one_graph(name):
+    arguments, shape = SMALL[name]
+    eager = net(name, **arguments).eval()
+    traced = copy.deepcopy(eager)
+    compiled = torch.compile(traced, fullgraph=True, backend="aot_eager")
+    images = torch.rand(shape) * 3
+    for _ in range(2):
+        for model in (eager, compiled):
+            model.zero_grad()
+            model(images).square().sum().backward()
+            functional.reset_net(model)
+        for mine, other in zip(eager.parameters(), traced.parameters(), strict=True):
+            torch.testing.assert_close(mine.grad, other.grad)
+
+
+def test_compiled_code_computes_the_same():
+    # convolutions invite the compiler to change layouts in memory
+    torch.manual_seed(0)
+    eager = nn.Sequential(
+        nn.Conv2d(2, 8, 3), Constant(2), LIF(), layer.Conv2d(8, 8, 3, step_mode="m"), LIF()
+    )
+    traced = copy.deepcopy(eager)
+    images = torch.randn(3, 2, 8, 8) * 6
+    for model in (eager, torch.compile(traced, fullgraph=True)):
+        spikes = model(images)
+        (spikes * torch.arange(spikes.numel()).view_as(spikes)).mean().backward()
+    for mine, other in zip(eager.parameters(), traced.parameters(), strict=True):
+        torch.testing.assert_close(mine.grad, other.grad, rtol=1e-4, atol=1e-4)
+    torch.testing.assert_close(eager[4].v, traced[4].v)
+
+
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a CUDA device")
+@DETACH
+def test_lif_on_cuda(detach_reset):
+    current = torch.randn(T, 50, dtype=torch.float64) * 2
+    here = run(LIF(detach_reset=detach_reset), current, False)
+    there = run(LIF(detach_reset=detach_reset), current.cuda(), False)
+    for mine, other in zip(here, there, strict=True):
+        torch.testing.assert_close(mine, other.cpu())
+
+
+@pytest.mark.parametrize(
+    ("build", "words"),
+    [
+        (lambda: LIF(1.0), "tau"),
+        (lambda: LIF(float("nan")), "tau"),
+        (lambda: LIF(alpha=0.0), "alpha"),
+        (lambda: fc(T=0), "T is 0"),
+        (lambda: fc(T=2.5), "T is 2.5"),
+        (lambda: fc(hidden=0), "hidden"),
+        (lambda: fc(inputs=True), "inputs"),
+        (lambda: conv6fc2(size=30), "size"),
+        (lambda: conv6fc2(dropout=1.0), "dropout"),
+        (lambda: conv6fc2(width=-1), "width"),
+        (lambda: tiny(size=7), "size"),
+        (lambda: tiny(tau=0.5), "tau"),
+        (lambda: net("conv6fc"), "conv6fc2"),
+        (lambda: net("tiny", hiden=3), "tiny.*hiden"),
+        (lambda: net("fc", hiden=3), "hidden"),
+    ],
+)
+def test_refusals_name_the_argument(build, words):
+    with pytest.raises(ValueError, match=words):
+        build()

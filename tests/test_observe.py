@@ -1,0 +1,243 @@
+"""Watching neurons: spikes, rates and membranes against hand arithmetic and the library itself."""
+
+import pytest
+import torch
+from spikingjelly.activation_based import functional, layer, neuron
+from torch import nn
+
+from spikewire import dialects
+from spikewire.observe import watch
+
+CURRENT = torch.tensor([0.6, 0.8, 1.5, 0.2])  # one neuron, one sample, four steps
+
+# (neuron, membranes before reset, spikes) for CURRENT, threshold 1, all worked out by hand
+CASES = {
+    # u = v + x
+    "if hard": (
+        lambda mode: neuron.IFNode(step_mode=mode),
+        [0.6, 1.4, 1.5, 0.2],
+        [0, 1, 1, 0],
+    ),
+    "if soft": (
+        lambda mode: neuron.IFNode(v_reset=None, step_mode=mode),
+        [0.6, 1.4, 1.9, 1.1],
+        [0, 1, 1, 1],
+    ),
+    # u = v + (x - v) / 2
+    "lif hard": (
+        lambda mode: neuron.LIFNode(tau=2.0, v_threshold=0.5, step_mode=mode),
+        [0.3, 0.55, 0.75, 0.1],
+        [0, 1, 1, 0],
+    ),
+    "lif soft": (
+        lambda mode: neuron.LIFNode(tau=2.0, v_threshold=0.5, v_reset=None, step_mode=mode),
+        [0.3, 0.55, 0.775, 0.2375],
+        [0, 1, 1, 0],
+    ),
+    # u = v - (v + 1) / 2 + x, at rest at -1
+    "lif without input decay": (
+        lambda mode: neuron.LIFNode(tau=2.0, decay_input=False, v_reset=-1.0, step_mode=mode),
+        [-0.4, 0.1, 1.05, -0.8],
+        [0, 0, 1, 0],
+    ),
+    # u = v + (x - v) / 4
+    "plif": (
+        lambda mode: neuron.ParametricLIFNode(init_tau=4.0, v_threshold=0.3, step_mode=mode),
+        [0.15, 0.3125, 0.375, 0.05],
+        [0, 1, 1, 0],
+    ),
+    "lif that stores its potential": (
+        lambda mode: neuron.LIFNode(
+            tau=2.0, v_threshold=0.5, step_mode=mode, store_v_seq=mode == "m"
+        ),
+        [0.3, 0.55, 0.75, 0.1],
+        [0, 1, 1, 0],
+    ),
+}
+
+
+def show(net, currents, mode):
+    """Run currents (T, B, ...) through a network in either mode, from rest."""
+    functional.reset_net(net)
+    return net(currents) if mode == "m" else torch.stack([net(x) for x in currents])
+
+
+@pytest.mark.parametrize("mode", ["m", "s"])
+@pytest.mark.parametrize("case", CASES)
+def test_membranes_and_spikes_by_hand(case, mode):
+    make, membranes, spikes = CASES[case]
+    net = nn.Sequential(make(mode))
+    with watch(net, membranes=True) as activity:
+        show(net, CURRENT.view(4, 1, 1), mode)
+    seen = activity["0"]
+    assert seen.membranes.shape == seen.spikes.shape == (4, 1, 1)
+    assert seen.membranes.flatten().tolist() == pytest.approx(membranes, abs=1e-5)
+    assert seen.spikes.flatten().tolist() == spikes
+    assert seen.rates.tolist() == [sum(spikes) / 4]
+
+
+@pytest.mark.parametrize("mode", ["m", "s"])
+def test_sums_run_over_batches_and_the_last_sequence_stays(mode):
+    net = nn.Sequential(neuron.IFNode(step_mode=mode))
+    first = torch.tensor([[[1.0, 0.0, 0.5]], [[1.0, 0.0, 0.5]]])  # (T=2, B=1, N=3)
+    second = torch.tensor([[[1.0, 0.0, 0.2]] * 3] * 2)  # (2, 3, 3)
+    with watch(net) as activity:
+        show(net, first, mode)
+        show(net, second, mode)
+    seen = activity["0"]
+    assert seen.samples == 4
+    assert seen.rates.tolist() == [1.0, 0.0, 1 / 8]
+    assert seen.silent == 1
+    assert seen.rate == pytest.approx((1 + 1 / 8) / 3)
+    assert seen.spikes.shape == (2, 3, 3)
+    assert activity.rate == pytest.approx(seen.rate)
+
+
+def test_a_network_rate_counts_neurons_not_layers():
+    fast, slow = neuron.IFNode(step_mode="m"), neuron.IFNode(step_mode="m", v_threshold=9.0)
+    net = nn.Sequential(fast, nn.Linear(1, 3, bias=False), slow)
+    with watch(net) as activity:
+        net(torch.ones(2, 1, 1))
+    assert list(activity) == ["0", "2"]
+    assert activity.rate == pytest.approx(1 / 4)
+
+
+def test_membranes_agree_with_the_library_in_a_deep_network():
+    net = nn.Sequential(
+        layer.Conv2d(2, 3, 3, step_mode="m", bias=False),
+        neuron.LIFNode(tau=1.5, v_reset=None, step_mode="m", store_v_seq=True),
+        layer.Conv2d(3, 4, 3, step_mode="m", bias=False),
+        neuron.ParametricLIFNode(v_reset=None, step_mode="m", store_v_seq=True),
+    )
+    with watch(net, membranes=True) as activity:
+        net[2].weight.data *= 5
+        net(10 * torch.randn(5, 2, 2, 6, 6))
+    for name in ("1", "3"):  # with soft reset, what remains is the potential less its spikes
+        seen = activity[name]
+        assert seen.spikes.any()
+        assert torch.allclose(seen.membranes - seen.spikes, net[int(name)].v_seq, atol=1e-5)
+        assert seen.spikes.equal((seen.membranes >= 1).float())
+
+
+@pytest.mark.parametrize("mode", ["m", "s"])
+def test_watching_changes_nothing(mode):
+    net = nn.Sequential(
+        layer.Linear(3, 3, step_mode=mode), neuron.ParametricLIFNode(step_mode=mode)
+    )
+    inputs = torch.randn(4, 2, 3)
+    outputs, gradients = [], []
+    for membranes in (None, False, True):
+        net.zero_grad()
+        if membranes is None:
+            out = show(net, inputs, mode)
+        else:
+            with watch(net, membranes=membranes):
+                out = show(net, inputs, mode)
+        out.sum().backward()
+        outputs.append((out.detach(), net[1].v.detach()))
+        gradients.append(net[0].weight.grad)
+    assert all(out.equal(outputs[0][0]) and v.equal(outputs[0][1]) for out, v in outputs)
+    assert all(gradient.equal(gradients[0]) for gradient in gradients)
+    assert net[1].v_threshold == 1.0
+
+
+def hooks(net):
+    return [
+        hook
+        for module in net.modules()
+        for hook in (*module._forward_hooks.values(), *module._forward_pre_hooks.values())
+    ]
+
+
+def test_hooks_go_with_the_block_and_with_an_exception():
+    net = nn.Sequential(neuron.IFNode(), nn.Linear(2, 2), neuron.LIFNode())
+    with watch(net):
+        assert len(hooks(net)) == 4
+    assert not hooks(net)
+    with pytest.raises(KeyError), watch(net):
+        raise KeyError
+    assert not hooks(net)
+
+
+def test_what_was_not_shown_or_kept_is_said():
+    net = nn.Sequential(neuron.IFNode(step_mode="m"))
+    with watch(net) as activity:
+        pass
+    with pytest.raises(ValueError, match="run the network there"):
+        _ = activity["0"].rates
+    with watch(net) as activity:
+        net(torch.ones(1, 1, 1))
+    with pytest.raises(ValueError, match="membranes=True"):
+        _ = activity["0"].membranes
+
+
+def test_a_network_without_neurons_is_refused():
+    with pytest.raises(ValueError, match="no neuron layer"), watch(nn.Linear(2, 2)):
+        pass
+
+
+def test_the_network_inside_wrappers_is_watched():
+    net = nn.DataParallel(nn.Sequential(neuron.IFNode(step_mode="m")))
+    with watch(net) as activity:
+        net.module(torch.ones(2, 1, 1))
+    assert activity["0"].rate == 1.0
+
+
+def test_reset_reaches_neurons_and_whatever_else_remembers():
+    net = nn.Sequential(
+        neuron.LIFNode(step_mode="m"), layer.Dropout(0.5, step_mode="m"), nn.Linear(2, 2)
+    )
+    net(torch.ones(3, 4, 2))
+    assert isinstance(net[0].v, torch.Tensor)
+    assert net[1].mask is not None
+    dialects.reset(net)
+    assert net[0].v == 0.0
+    assert net[1].mask is None
+
+
+def test_dialect_is_found_by_ancestry():
+    class Mine(neuron.LIFNode):
+        """A neuron of the user's own."""
+
+    assert [known.name for _, _, known in dialects.neurons(nn.Sequential(Mine()))] == [
+        "SpikingJelly"
+    ]
+    assert dialects.dialect(nn.ReLU()) is None
+
+
+# --- snnTorch -------------------------------------------------------------------------------------
+
+
+@pytest.fixture
+def leaky():
+    snntorch = pytest.importorskip("snntorch", reason="snnTorch is not installed")
+    # u = 0.5 u + x, minus the threshold in the step after a spike
+    return nn.Sequential(snntorch.Leaky(beta=0.5, init_hidden=True, reset_delay=False))
+
+
+def test_snntorch_rates(leaky):
+    # by hand: u = 0.6 0.9 1.2(spike) -> 0.2, then 0.7 0.95 1.075(spike); a second neuron is silent
+    currents = torch.tensor([0.6] * 7).view(7, 1, 1) * torch.tensor([1.0, 0.0])
+    with watch(leaky) as activity:
+        dialects.reset(leaky)
+        spikes = torch.stack([leaky(x) for x in currents])
+    assert spikes.any()
+    assert activity["0"].rates.tolist() == pytest.approx(spikes.mean((0, 1)).tolist())
+    assert activity["0"].spikes.equal(spikes)
+    assert activity["0"].samples == 1
+
+
+def test_snntorch_sequences_that_begin_in_silence_are_one_sequence(leaky):
+    currents = torch.tensor([0.0, 0.0, 3.0, 0.0]).view(4, 1, 1)
+    with watch(leaky) as activity:
+        for _ in range(2):
+            dialects.reset(leaky)
+            for x in currents:
+                leaky(x)
+    assert activity["0"].samples == 2
+    assert activity["0"].spikes.shape == (4, 1, 1)
+
+
+def test_snntorch_membranes_are_refused(leaky):
+    with watch(leaky, membranes=True), pytest.raises(TypeError, match="SpikingJelly"):
+        leaky(torch.ones(1, 1))

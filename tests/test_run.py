@@ -1,0 +1,197 @@
+"""Runs: whole folders, continued to the bit, whatever happens to the process."""
+
+import json
+import os
+import subprocess
+import sys
+import tomllib
+from pathlib import Path
+
+import pytest
+import torch
+from torch import multiprocessing
+
+from spikewire import METHODS, distributed, report
+from spikewire.config import override, read, recipe
+from spikewire.formats import load_sparse
+from spikewire.run import measured, run
+
+SMALL = ["epochs=3", "network.T=2", "network.width=8", "twin=false", "compile=false"]
+
+
+def small(*words):
+    return recipe(override(read("digits"), [*SMALL, *words]))
+
+
+def test_a_run_leaves_everything_that_a_user_has_afterwards(tmp_path):
+    out = run(small("twin=true", "method.sparsity=0.8"), tmp_path / "run")
+    facts = json.loads((out / "report.json").read_text())
+    assert {"last", "validation_best"} <= set(facts["accuracy"])
+    assert facts["sparsity"] == pytest.approx(0.8, abs=1e-3)
+    assert facts["connectivity"] == pytest.approx(1 - facts["sparsity"])
+    assert sum(layer["alive"] for layer in facts["layers"]) == round(
+        (1 - facts["sparsity"]) * sum(layer["synapses"] for layer in facts["layers"])
+    )
+    assert facts["epochs"] == 3 and facts["seconds_per_epoch"] > 0
+    assert facts["synops"] > 0 and facts["macs"] > 0
+    for kind, name in (("dense", "model"), ("sparse", "model.sparse")):
+        assert facts["bytes"][kind] == (out / f"{name}.safetensors").stat().st_size
+    assert facts["bytes"]["sparse"] < facts["bytes"]["dense"]
+    records = [json.loads(line) for line in (out / "metrics.jsonl").read_text().splitlines()]
+    assert [record["epoch"] for record in records] == [1, 2, 3]
+    assert sum(layer["pruned"] for layer in records[-1]["layers"]) >= 0
+    assert recipe(tomllib.loads((out / "run.toml").read_text())) == small(
+        "twin=true", "method.sparsity=0.8"
+    )
+    assert (
+        "<svg" in (out / "report.html").read_text()
+        or "data:image" in (out / "report.html").read_text()
+    )
+    assert json.loads((out / "dense" / "report.json").read_text())["sparsity"] == 0
+    assert not (out / "checkpoint").exists()
+    assert load_sparse(out / "model.sparse.safetensors").keys()
+    assert measured(out).accuracy == facts["accuracy"]["last"]
+
+    stamp = (out / "report.json").stat().st_mtime_ns
+    run(small("twin=true", "method.sparsity=0.8"), out)  # finished: returns at once
+    assert (out / "report.json").stat().st_mtime_ns == stamp
+    with pytest.raises(ValueError, match=r"holds another run \(it differs in seed\)"):
+        run(small("twin=true", "method.sparsity=0.8", "seed=1"), out)
+
+
+class Crash(Exception):
+    pass
+
+
+def crash_after(batches):
+    """A display that fails after so many batches, as a full disk or a bug would."""
+    seen = []
+
+    def show(*_):
+        seen.append(1)
+        if len(seen) == batches:
+            raise Crash
+
+    return show
+
+
+@pytest.mark.parametrize("name", [n for n in METHODS if n != "dense"])
+def test_every_method_continues_bit_exactly_after_a_crash(tmp_path, monkeypatch, name):
+    monkeypatch.setattr(report, "write", lambda _: None)  # drawing is not what is tested
+    words = ["epochs=2", f"method={name}"] + (
+        ["method.every=5"] if hasattr(METHODS[name](), "every") else []
+    )
+    run(small(*words), tmp_path / "whole")
+    with pytest.raises(Crash):
+        run(small(*words), tmp_path / "broken", show=crash_after(29))
+    run(small(*words), tmp_path / "broken")
+    for file in ("model.safetensors", "model.sparse.safetensors"):
+        assert (tmp_path / "whole" / file).read_bytes() == (tmp_path / "broken" / file).read_bytes()
+    timeless = [
+        [{k: v for k, v in json.loads(line).items() if k != "seconds"} for line in lines]
+        for lines in (
+            (tmp_path / folder / "metrics.jsonl").read_text().splitlines()
+            for folder in ("whole", "broken")
+        )
+    ]
+    assert timeless[0] == timeless[1]
+
+
+def test_twenty_kills_at_random_moments_change_nothing(tmp_path):
+    done = subprocess.run(
+        [sys.executable, Path(__file__).with_name("killing.py"), tmp_path, "20"],
+        capture_output=True,
+        text=True,
+        timeout=280,
+        check=False,
+    )
+    assert done.returncode == 0, done.stderr
+    killed, rounds = map(int, done.stdout.split())
+    assert killed == 20
+    whole = (tmp_path / "whole" / "model.safetensors").read_bytes()
+    for number in range(rounds):
+        assert (tmp_path / f"killed-{number}" / "model.safetensors").read_bytes() == whole
+
+
+def test_an_interrupt_saves_in_mid_epoch_and_the_same_command_continues(tmp_path):
+    script = (
+        "import os, signal, sys\n"
+        "from spikewire import cli\n"
+        "seen = []\n"
+        "def note(self, *_):\n"
+        "    seen.append(1)\n"
+        "    if len(seen) == 25: os.kill(os.getpid(), signal.SIGINT)\n"
+        "cli._Display.__call__ = note\n"
+        "cli.main()\n"
+    )
+    words = ["train", "digits", *SMALL, "--json", "--out"]
+    stopped = subprocess.run(
+        [sys.executable, "-c", script, *words, tmp_path / "stopped"],
+        capture_output=True,
+        text=True,
+        timeout=120,
+        check=False,
+        env=os.environ | {"OMP_NUM_THREADS": "1"},  # as here: threads change the order of sums
+    )
+    assert stopped.returncode == 130
+    assert "the same command continues" in stopped.stderr
+    state = json.loads((tmp_path / "stopped" / "checkpoint" / "checkpoint.json").read_text())
+    assert state["state"]["epoch"]["step"] == 25
+    run(small(), tmp_path / "stopped")
+    run(small(), tmp_path / "whole")
+    one, other = ((tmp_path / d / "model.safetensors").read_bytes() for d in ("stopped", "whole"))
+    assert one == other
+
+
+def rank_process(rank, port, folder):
+    """One of two processes under torchrun's variables."""
+    os.environ |= {
+        "RANK": str(rank),
+        "LOCAL_RANK": str(rank),
+        "WORLD_SIZE": "2",
+        "MASTER_ADDR": "127.0.0.1",
+        "MASTER_PORT": str(port),
+    }
+    torch.set_num_threads(1)
+    words = ["method=criticality", "method.every=5", "epochs=2"]
+    with distributed.group():
+        run(small(*words), Path(folder) / "whole")
+        try:
+            run(small(*words), Path(folder) / "broken", show=crash_after(30))
+        except Crash:
+            distributed.wait()
+        run(small(*words), Path(folder) / "broken")
+    assert not distributed.running()
+
+
+def free_port():
+    import socket
+
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        return probe.getsockname()[1]
+
+
+def test_two_processes_train_one_network_and_continue_bit_exactly(tmp_path):
+    multiprocessing.spawn(rank_process, (free_port(), str(tmp_path)), nprocs=2)
+    one, other = ((tmp_path / d / "model.safetensors").read_bytes() for d in ("whole", "broken"))
+    assert one == other
+    facts = json.loads((tmp_path / "whole" / "report.json").read_text())
+    assert facts["machine"]["processes"] == 2
+    assert facts["accuracy"]["last"] > 30
+
+
+@pytest.mark.parametrize(
+    ("words", "message"),
+    [
+        (["network.classes=7"], "set network.classes=10"),
+        (["network.size=16"], "does not take images of shape"),
+        (["network.width=x"], "width"),
+        (['only=["nothing*"]'], "matches no synapses"),
+        (["data=mnist"], "mnist"),
+    ],
+)
+def test_what_does_not_fit_together_is_refused_before_any_work(tmp_path, words, message):
+    with pytest.raises((ValueError, FileNotFoundError), match=message):
+        run(small(*words), tmp_path / "run", root=tmp_path)
+    assert not (tmp_path / "run" / "metrics.jsonl").exists()

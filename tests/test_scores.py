@@ -1,0 +1,261 @@
+"""Scores: the formulas by hand; criticality from membrane potentials worked out on paper."""
+
+import copy
+import math
+from dataclasses import dataclass, field
+
+import pytest
+import torch
+from spikingjelly.activation_based import functional, layer, neuron
+from torch import nn
+
+from spikewire import Method, Pruner
+from spikewire.scores import SCORES, chance, criticality, gradient, magnitude, saliency
+
+
+@dataclass(frozen=True)
+class Record(Method):
+    """Prune nothing; keep what the score says at every step."""
+
+    score: object = criticality
+    seen: dict = field(default_factory=dict)
+
+    def event(self, pruner):
+        return True
+
+    def before_step(self, pruner):
+        self.seen.update({name: s.clone() for name, s in pruner.scored(self.score).items()})
+
+
+def scores_of(net, score, *batches, loss=lambda out: out.sum(), step=True, **options):
+    """The scores in one step whose gradients come from these batches."""
+    optimizer = torch.optim.SGD(net.parameters(), 0.0)
+    pruner = Pruner(net, Record(score), optimizer, steps=9, **options)
+    for batch in batches:
+        loss(net(batch)).backward()
+        functional.reset_net(net)
+    optimizer.step()
+    return pruner.method.seen
+
+
+@pytest.mark.parametrize(
+    ("score", "expected"),
+    [
+        (magnitude, [0.5, 2.0, 0.0]),
+        (gradient, [3.0, 1.0, 4.0]),  # sum of the inputs
+        (saliency, [1.5, 2.0, 0.0]),
+    ],
+)
+def test_by_hand(score, expected):
+    net = nn.Linear(3, 1, bias=False)
+    net.weight.data = torch.tensor([[-0.5, 2.0, 0.0]])
+    inputs = torch.tensor([[1.0, -2.0, -1.0], [2.0, 1.0, -3.0]])
+    assert scores_of(net, score, inputs)["weight"].tolist() == [expected]
+
+
+@pytest.mark.parametrize("score", [gradient, saliency])
+def test_a_missing_gradient_is_named(score):
+    net = nn.Linear(3, 1)
+    pruner = Pruner(net, Record(score), steps=9)
+    with pytest.raises(ValueError, match=r"weight has no gradient: call loss.backward"):
+        pruner.before_step()
+
+
+def test_chance_is_uniform_and_seeded_and_the_same_in_every_data_type():
+    def draw(dtype, seed):
+        net = nn.Linear(100, 100, dtype=dtype)
+        return scores_of(net, chance, torch.ones(1, 100, dtype=dtype), seed=seed)["weight"]
+
+    drawn = draw(torch.float32, 1)
+    assert drawn.equal(draw(torch.float32, 1))
+    assert not drawn.equal(draw(torch.float32, 2))
+    assert drawn.min() >= 0
+    assert drawn.max() < 1
+    assert drawn.histc(10, 0, 1).tolist() == pytest.approx([1000] * 10, abs=150)
+    # in bfloat16 many draws would tie, and ties go to the first places
+    assert drawn.flatten().argsort().equal(draw(torch.bfloat16, 1).flatten().argsort())
+
+
+def test_names():
+    assert set(SCORES) == {"magnitude", "gradient", "saliency", "chance", "criticality"}
+
+
+# --- criticality ----------------------------------------------------------------------------------
+
+
+def h(*distances):
+    """The mean of 1 / (1 + (pi x)^2) over distances from the threshold."""
+    return sum(1 / (1 + (math.pi * x) ** 2) for x in distances) / len(distances)
+
+
+def dense(mode):
+    """Two neurons on one input with weights 1 and 3; a read-out without neurons."""
+    net = nn.Sequential(
+        layer.Linear(1, 2, bias=False, step_mode=mode),
+        neuron.LIFNode(tau=2.0, step_mode=mode),
+        layer.Linear(2, 1, bias=False, step_mode=mode),
+    )
+    net[0].weight.data = torch.tensor([[1.0], [3.0]])
+    return over_time(net, mode)
+
+
+def over_time(net, mode):
+    """A network that takes (T, B, ...) in either mode."""
+    if mode == "s":
+        forward = net.forward
+        net.forward = lambda xs: torch.stack([forward(x) for x in xs])
+    return net
+
+
+CURRENTS = torch.tensor([[1.0, 2.0]] * 3).unsqueeze(2)  # (T=3, B=2, 1): constant 1, constant 2
+
+# u = v + (x - v) / 2, hard reset to 0, threshold 1; distances u - 1 at the three steps:
+#            sample of current 1                    sample of current 2
+# weight 1   u = .5 .75 .875                        u = 1 1 1 (fires each time)
+# weight 3   u = 1.5 1.5 1.5                        u = 3 3 3
+FIRST = (h(-0.5, -0.25, -0.125) + h(0.0)) / 2
+SECOND = (h(0.5) + h(2.0)) / 2
+
+
+@pytest.mark.parametrize("mode", ["m", "s"])
+def test_criticality_of_a_dense_layer_by_hand(mode):
+    scores = scores_of(dense(mode), criticality, CURRENTS)
+    assert scores["0.weight"].flatten().tolist() == pytest.approx([FIRST, SECOND], rel=1e-5)
+    assert scores["2.weight"].tolist() == [[-math.inf] * 2]  # no neuron follows the read-out
+
+
+@pytest.mark.parametrize("mode", ["m", "s"])
+def test_criticality_averages_over_accumulated_micro_batches(mode):
+    halves = CURRENTS[:, :1], CURRENTS[:, 1:]
+    scores = scores_of(dense(mode), criticality, *halves)
+    assert scores["0.weight"].flatten().tolist() == pytest.approx([FIRST, SECOND], rel=1e-5)
+    thirds = CURRENTS[:, :1], CURRENTS[:, [0, 1]]  # micro-batches of 1 and 2 samples
+    weighted = scores_of(dense(mode), criticality, *thirds)["0.weight"][0]
+    assert weighted.item() == pytest.approx((2 * h(-0.5, -0.25, -0.125) + h(0.0)) / 3, rel=1e-5)
+
+
+@pytest.mark.parametrize("mode", ["m", "s"])
+def test_criticality_of_a_channel_is_its_maximum_over_space(mode):
+    """Mean over time first, then maximum over space, then mean over samples."""
+    net = nn.Sequential(
+        layer.Conv2d(1, 2, 1, bias=False, step_mode=mode), neuron.IFNode(step_mode=mode)
+    )
+    net[0].weight.data = torch.tensor([1.0, 0.5]).view(2, 1, 1, 1)
+    # one place gets 0 then 1, the other 0.5 twice; for channel 0 (u = v + x):
+    #   u = 0, 1    distances -1, 0        u = .5, 1    distances -.5, 0
+    # for channel 1:
+    #   u = 0, .5   distances -1, -.5      u = .25, .5  distances -.75, -.5
+    xs = torch.tensor([[0.0, 0.5], [1.0, 0.5]]).view(2, 1, 1, 1, 2)  # (T, B, C, H, W)
+    silent = torch.zeros_like(xs)  # a second sample: distances -1, -1 everywhere
+    scores = scores_of(over_time(net, mode), criticality, torch.cat([xs, silent], 1))["0.weight"]
+    expected = [(h(-0.5, 0.0) + h(-1.0)) / 2, (h(-0.75, -0.5) + h(-1.0)) / 2]
+    assert scores.flatten().tolist() == pytest.approx(expected, rel=1e-5)
+
+
+def test_criticality_is_the_same_for_the_whole_fan_in():
+    net = nn.Sequential(
+        layer.Conv2d(3, 4, 3, step_mode="m"),
+        layer.BatchNorm2d(4, step_mode="m"),
+        neuron.ParametricLIFNode(step_mode="m"),
+    )
+    scores = scores_of(net, criticality, torch.randn(2, 2, 3, 5, 5))["0.weight"]
+    assert scores.shape == net[0].weight.shape
+    assert scores.equal(scores[:, :1, :1, :1].expand_as(scores))
+    assert len(scores[:, 0, 0, 0].unique()) == 4
+
+
+class Residual(nn.Module):
+    """Two blocks; the first block's sum goes on into the second without passing a neuron.
+
+    ``a -> lif1 -> b -> + -> lif2`` with a shortcut convolution, then ``c -> + -> lif3`` with the
+    pre-activation sum itself as the shortcut.
+    """
+
+    def __init__(self):
+        super().__init__()
+        for name in ("a", "b", "short", "c"):
+            setattr(self, name, layer.Linear(2, 2, step_mode="m"))
+        for name in ("lif1", "lif2", "lif3"):
+            setattr(self, name, neuron.LIFNode(step_mode="m"))
+
+    def forward(self, xs):
+        summed = self.b(self.lif1(self.a(xs))) + self.short(xs)
+        return self.lif3(self.c(self.lif2(summed)) + summed)
+
+
+def test_a_shortcut_feeds_the_neurons_after_the_sum():
+    net = Residual()
+    optimizer = torch.optim.SGD(net.parameters(), 0.0)
+    pruner = Pruner(net, Record(), optimizer, steps=9)
+    net(torch.randn(3, 2, 2)).sum().backward()
+    assert pruner.criticality.follows == {
+        "a.weight": "lif1",
+        "b.weight": "lif2",
+        "short.weight": "lif2",
+        "c.weight": "lif3",
+    } | {f"{name}.bias": lif for name, lif in zip(
+        ("a", "b", "short", "c"), ("lif1", "lif2", "lif2", "lif3"), strict=True
+    )}  # fmt: skip
+    optimizer.step()
+    seen = pruner.method.seen
+    assert seen["b.weight"].equal(seen["short.weight"])
+    assert not seen["b.weight"].equal(seen["a.weight"])
+
+
+def test_a_layer_computed_once_and_shown_to_its_neuron_at_every_step():
+    class Static(nn.Module):
+        """Constant current: one pass through the weights, three through the neuron."""
+
+        def __init__(self):
+            super().__init__()
+            self.fc, self.lif = nn.Linear(1, 1, bias=False), neuron.LIFNode(tau=2.0)
+
+        def forward(self, image):
+            current = self.fc(image)
+            return torch.stack([self.lif(current) for _ in range(3)])
+
+    net = Static()
+    net.fc.weight.data.fill_(1.0)
+    scores = scores_of(net, criticality, torch.ones(1, 1))
+    assert scores["fc.weight"].item() == pytest.approx(h(-0.5, -0.25, -0.125), rel=1e-5)
+
+
+def test_evaluation_between_two_steps_leaves_criticality_alone():
+    """What the test set does to the neurons is none of the training's business."""
+    net, untouched = dense("m"), dense("m")
+    expected = scores_of(untouched, criticality, CURRENTS)["0.weight"]
+    optimizer = torch.optim.SGD(net.parameters(), 0.0)
+    pruner = Pruner(net, Record(), optimizer, steps=9)
+    net.eval()
+    with torch.no_grad():
+        net(10 * CURRENTS)
+    functional.reset_net(net)
+    net.train()
+    net(CURRENTS).sum().backward()
+    optimizer.step()
+    assert pruner.method.seen["0.weight"].equal(expected)
+
+
+def test_a_step_without_a_forward_pass_is_explained():
+    """Gradients that come from elsewhere leave nothing to score with; guessing would be wrong."""
+    net = dense("m")
+    pruner = Pruner(net, Record(), steps=9)
+    net(CURRENTS).sum().backward()
+    pruner.before_step()
+    pruner.after_step()
+    with pytest.raises(ValueError, match="forward"):
+        pruner.before_step()
+
+
+def test_a_copy_made_while_listening_is_not_heard():
+    net = dense("m")
+    pruner = Pruner(net, Record(), steps=9)
+    assert pruner.due
+    copy.deepcopy(net)(torch.ones(1, 1))
+    with pytest.raises(ValueError, match="heard no forward pass"):
+        pruner.before_step()
+
+
+def test_a_network_without_neurons_is_refused():
+    with pytest.raises(ValueError, match="no neuron layer"):
+        Pruner(nn.Linear(2, 2), Record(), steps=9)
