@@ -81,8 +81,8 @@ def main() -> None:
         list(pool.map(lambda name: run(name, options.data, threads), RUNS))
     (RECORDS / "README.md").write_text(
         "# Ten epochs on MNIST\n\n"
-        "784-800-10, T=8, batch 128, Adam, learning rate 1e-3 falling on a cosine, seed 0, one run\n"
-        "per method; nothing was tuned. The schedules of Grad R, STDS and Deep R are *shortened*\n"
+        "784-800-10, T=8, batch 128, Adam, learning rate 1e-3 falling on a cosine, seed 0, one\n"
+        "run per method; nothing was tuned. The schedules of Grad R, STDS and Deep R are *shortened*\n"
         "from the hundreds of epochs of their papers. Sparsity is asked for (90 %) by all methods\n"
         "but dense, Grad R and STDS, whose sparsity emerges.\n"
         "Written by `python reproduce/first_hour.py --data DIR`.\n\n" + table() + "\n"

@@ -13,7 +13,7 @@ from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field, fields, is_dataclass
 from importlib import resources
 from pathlib import Path
-from typing import Annotated, Any, get_type_hints
+from typing import Annotated, Any
 
 import tomli_w
 from pydantic import Field, InstanceOf, TypeAdapter, ValidationError
@@ -113,18 +113,17 @@ def recipe(table: Mapping[str, Any]) -> Recipe:
     >>> recipe({"method": {"name": "set", "sparsity": 0.8}}).method.sparsity
     0.8
     """
-    table = {key: _table(key, value) for key, value in table.items()}
-    _check_keys("", table, _names(Recipe))
-    parts: dict[str, Any] = {}
-    for key, value in table.items():
-        if key == "network":
-            parts[key] = _network(value)
-        elif key == "method":
-            parts[key] = _method(value)
-        elif is_dataclass(kind := get_type_hints(Recipe)[key]):
-            parts[key] = _built(key, kind, value)
-        else:
-            parts[key] = value
+    parts = {key: _table(key, value) for key, value in table.items()}
+    _check_keys("", parts, _names(Recipe))
+    builders: dict[str, Callable[[Any], Any]] = {
+        "network": _network,
+        "method": _method,
+        "data": lambda part: _built("data", Dataset, part),
+        "optimizer": lambda part: _built("optimizer", Optimizer, part),
+    }
+    for key, builder in builders.items():
+        if key in parts:
+            parts[key] = builder(parts[key])
     built = _validated("", Recipe, parts)
     for key, value, known in (
         ("data.augment", built.data.augment, AUGMENTS),
@@ -246,7 +245,11 @@ _TABLES = ("network", "data", "method", "optimizer")
 
 
 def _table(key: str, value: Any) -> Any:
-    return {"name": value} if key in _TABLES and isinstance(value, str) else value
+    if key not in _TABLES or isinstance(value, Mapping):
+        return value
+    if not isinstance(value, str):
+        raise ValueError(f"{key}={value!r}: give a name, or set {key}.name and the like")
+    return {"name": value}
 
 
 def _network(table: Mapping[str, Any]) -> Network:
@@ -280,8 +283,6 @@ def _dump_method(chosen: Method) -> dict[str, Any]:
 
 
 def _built(path: str, kind: type, table: Any) -> Any:
-    if not isinstance(table, Mapping):
-        raise ValueError(f"{path}={table!r}: this is a table, set {path}.name and the like")
     _check_keys(f"{path}.", table, _names(kind))
     return _validated(f"{path}.", kind, table)
 

@@ -279,10 +279,10 @@ class _Ear:
         self.hear = hear
 
     @torch.compiler.disable
-    def __call__(self, neuron: nn.Module, *passed: Any) -> None:
+    def __call__(self, *passed: Any) -> None:
         # an evaluation between two steps is none of an event's business
-        if neuron.training and torch.is_grad_enabled():
-            self.hear(neuron, *passed)
+        if passed[0].training and torch.is_grad_enabled():
+            self.hear(*passed)
 
     def __reduce__(self) -> tuple[Any, ...]:
         return _Ear, (_ignore,)
