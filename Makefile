@@ -28,7 +28,7 @@ bench: .venv/installed
 	$(BIN)/python benchmarks/event.py
 
 build: .venv/installed
-	$(BIN)/python -m build --installer pip
+	$(BIN)/python -m build
 
 clean:
 	rm -rf .venv build dist runs

@@ -3,15 +3,17 @@
 A step is forward, loss, backward, Adam and the reset of the neurons, on 128 images for T = 8. The
 rows take turns within one process, so that whatever else the machine does slows them alike.
 
+What a pruner adds is measured twice: as a row of its own, and as the time of its two moments alone,
+which is the steadier number; events, which come every hundred steps, are benchmarks/event.py.
+
     python benchmarks/train_step.py --runs 30 --json train_step.json
 """
 
 import argparse
 import json
-import os
-import platform
 import statistics
 import time
+import warnings
 from collections.abc import Callable
 from pathlib import Path
 
@@ -21,7 +23,9 @@ from torch import Tensor, nn
 from torch.nn.functional import mse_loss, one_hot
 from torch.optim import Adam, Optimizer
 
-from spikewire.nets import fc
+from spikewire import GMP, GradR, Method, Pruner
+from spikewire.nets import conv6fc2, fc
+from spikewire.run import provenance
 
 T, BATCH, INPUTS, HIDDEN, CLASSES = 8, 128, 784, 800, 10
 REPEATS = 3  # calls in a row per measurement, after one that refills the caches
@@ -88,18 +92,63 @@ def matrix_products(images: Tensor) -> Call:
     return call
 
 
+def pruned_step(method: Method, images: Tensor, targets: Tensor) -> tuple[Call, Call]:
+    """Return a compiled training step with a pruner, and its two moments alone."""
+    model = fc(T)
+    adam = Adam(model.parameters(), fused=True)
+    pruner = Pruner(model, method, adam, steps=10**9)
+    model.compile()
+
+    def moments() -> None:
+        pruner.before_step()
+        pruner.after_step()
+
+    return train_step(model, adam, images, targets), moments
+
+
 def rows(images: Tensor, targets: Tensor) -> dict[str, Call]:
-    """Return what is timed, by name. A step with a pruner is one more entry here."""
+    """Return what is timed, by name."""
     plain, eager, compiled = Plain(), fc(T), fc(T)
     compiled.compile()
     adam = Adam(compiled.parameters(), fused=True)
+    masked, masks = pruned_step(GMP(0.9, every=10**6, until=1e-9), images, targets)
+    gradr, hidden = pruned_step(GradR(alpha=1e-3), images, targets)
     return {
         "plain SpikingJelly": train_step(plain, Adam(plain.parameters()), images, targets),
         "spikewire": train_step(eager, Adam(eager.parameters(), fused=True), images, targets),
         "spikewire, compiled": train_step(compiled, adam, images, targets),
         "  its forward and backward": forward_backward(compiled, images, targets),
         "  its matrix products": matrix_products(images),
+        "compiled, with masks": masked,
+        "  the pruner alone, masks": masks,
+        "compiled, with Grad R": gradr,
+        "  the pruner alone, Grad R": hidden,
     }
+
+
+def large(runs: int) -> dict[str, list[float]]:
+    """Milliseconds of a step of 6Conv-2FC at the paper's size (batch 16), and of the pruner in it.
+
+    The network is not compiled here: the step could only become shorter by what neurons take.
+    """
+    model = conv6fc2(T)
+    adam = Adam(model.parameters(), fused=True)
+    images = torch.rand(16, 3, 32, 32)
+    targets = one_hot(torch.randint(10, (16,)), 10).float()
+    step = train_step(model, adam, images, targets)
+    times = {"6Conv-2FC": [milliseconds(step, 1) for _ in range(max(1, runs // 10))]}
+    methods = {"masks": GMP(0.9, every=10**6, until=1e-9), "Grad R": GradR(alpha=1e-3)}
+    for name, method in methods.items():
+        pruner = Pruner(model, method, adam, steps=10**9)
+
+        def moments(pruner: Pruner = pruner) -> None:
+            pruner.before_step()
+            pruner.after_step()
+
+        times[large_row(name)] = [milliseconds(moments, 3) for _ in range(runs)]
+        with warnings.catch_warnings(action="ignore"):
+            pruner.finish()
+    return times
 
 
 def first_call(call: Call) -> float:
@@ -109,27 +158,13 @@ def first_call(call: Call) -> float:
     return time.perf_counter() - start
 
 
-def milliseconds(call: Call) -> float:
+def milliseconds(call: Call, repeats: int = REPEATS) -> float:
     """Return the time of one call, averaged over a few in a row."""
     call()
     start = time.perf_counter()
-    for _ in range(REPEATS):
+    for _ in range(repeats):
         call()
-    return (time.perf_counter() - start) / REPEATS * 1e3
-
-
-def machine() -> dict[str, str | int]:
-    """Return what the numbers depend on."""
-    cpuinfo = Path("/proc/cpuinfo")
-    lines = cpuinfo.read_text().splitlines() if cpuinfo.exists() else []
-    models = [line.split(": ")[1] for line in lines if line.startswith("model name")]
-    return {
-        "processor": models[0] if models else platform.processor(),
-        "cores": os.cpu_count() or 1,
-        "threads": torch.get_num_threads(),
-        "torch": torch.__version__,
-        "python": platform.python_version(),
-    }
+    return (time.perf_counter() - start) / repeats * 1e3
 
 
 def main() -> None:
@@ -137,6 +172,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--runs", type=int, default=20, help="measurements of each row")
     parser.add_argument("--threads", type=int, default=torch.get_num_threads())
+    parser.add_argument("--large", action="store_true", help="6Conv-2FC at paper size as well")
     parser.add_argument("--json", type=Path, help="write the results to this file")
     options = parser.parse_args()
     torch.set_num_threads(options.threads)
@@ -151,24 +187,46 @@ def main() -> None:
         for name, call in calls.items():
             times[name].append(milliseconds(call))
 
+    if options.large:
+        times |= large(options.runs)
     median = {name: statistics.median(values) for name, values in times.items()}
+    ratios = compare(median)
+    facts = provenance(torch.device("cpu"))
+    print(", ".join(f"{key} {value}" for key, value in facts["machine"].items()))
+    print(f"{'ms per step':28}{'median':>10}{'min':>10}{'max':>10}{'first (s)':>11}")
+    for name, values in times.items():
+        start = f"{first[name]:11.2f}" if name in first else ""
+        print(f"{name:28}{median[name]:10.3f}{min(values):10.3f}{max(values):10.3f}{start}")
+    for name, ratio in ratios.items():
+        print(f"{name}: {ratio:.3f}")
+    if options.json:
+        results = {"ms": times, "first_s": first, "ratios": ratios, **facts}
+        options.json.write_text(json.dumps(results, indent=1) + "\n")
+
+
+def compare(median: dict[str, float]) -> dict[str, float]:
+    """Return the ratios that matter."""
     step = median["spikewire, compiled"]
     ratios = {
         "plain / compiled": median["plain SpikingJelly"] / step,
+        "plain / eager": median["plain SpikingJelly"] / median["spikewire"],
         "forward and backward / matrix products": median["  its forward and backward"]
         / median["  its matrix products"],
+        "masks: pruner alone / step": median["  the pruner alone, masks"] / step,
+        "masks: step with / without": median["compiled, with masks"] / step,
+        "Grad R: pruner alone / step": median["  the pruner alone, Grad R"] / step,
+        "Grad R: step with / without": median["compiled, with Grad R"] / step,
     }
-    print(", ".join(f"{key} {value}" for key, value in machine().items()))
-    print(f"{'ms per step':28}{'median':>8}{'min':>8}{'max':>8}{'first (s)':>11}")
-    for name, values in times.items():
-        print(
-            f"{name:28}{median[name]:8.2f}{min(values):8.2f}{max(values):8.2f}{first[name]:11.2f}"
-        )
-    for name, ratio in ratios.items():
-        print(f"{name}: {ratio:.2f}")
-    if options.json:
-        results = {"machine": machine(), "ms": times, "first_s": first, "ratios": ratios}
-        options.json.write_text(json.dumps(results, indent=1))
+    if "6Conv-2FC" in median:
+        for name in ("masks", "Grad R"):
+            alone = large_row(name)
+            ratios[f"6Conv-2FC, {name}: pruner alone / step"] = median[alone] / median["6Conv-2FC"]
+    return ratios
+
+
+def large_row(name: str) -> str:
+    """The name of a row of `large`."""
+    return f"  6Conv-2FC pruner, {name}"
 
 
 if __name__ == "__main__":

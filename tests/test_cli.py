@@ -31,7 +31,9 @@ def test_train_report_measure_plot(command, tmp_path):
     status, printed, _ = command("train", "digits", *SMALL, "--out", out, "--json")
     assert status == 0
     assert json.loads(printed)["epochs"] == 2
-    status, printed, _ = command("train", "digits", *SMALL, "seed=1", "--out", tmp_path / "two")
+    words = ["seed=1", "--tensorboard", "--out", tmp_path / "two"]
+    status, printed, _ = command("train", "digits", *SMALL, *words)
+    assert len(list((tmp_path / "two" / "tensorboard").iterdir())) == 1
     assert status == 0 and "report.html" in printed and "what pruning bought" in printed
     status, printed, _ = command("measure", out, "--json")
     assert status == 0

@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 from spikingjelly.activation_based import functional, layer, neuron, surrogate
 from torch import Tensor, nn
 
-from spikewire.nets import LIF, NETS, Constant, conv6fc2, fc, net, tiny
+from spikewire.nets import LIF, NETS, Repeat, conv6fc2, fc, net, tiny
 
 T = 6
 BOTH = pytest.mark.parametrize("dtype", [torch.float64, torch.float32])
@@ -73,7 +73,7 @@ def test_spikes_by_hand():
 
 def test_gradient_by_hand():
     current = torch.tensor([1.5], dtype=torch.float64, requires_grad=True)
-    LIF()(Constant(1)(current)).sum().backward()
+    LIF()(Repeat(1)(current)).sum().backward()
     assert current.grad is not None
     assert current.grad.item() == pytest.approx(0.5 / (1 + (math.pi * 0.25) ** 2))
 
@@ -83,7 +83,7 @@ def test_gradient_of_a_constant_is_the_sum_over_time(detach_reset):
     torch.manual_seed(1)
     once = (torch.randn(20, dtype=torch.float64) + 1).requires_grad_()
     often = once.detach().repeat(T, 1).requires_grad_()
-    for x in (Constant(T)(once), often):
+    for x in (Repeat(T)(once), often):
         LIF(detach_reset=detach_reset)(x).cumsum(0).square().sum().backward()
     assert once.grad is not None
     assert often.grad is not None
@@ -245,9 +245,9 @@ def test_dropout_chooses_once_per_sequence():
 @EVERY
 def test_compiles_as_one_graph(name):
     arguments, shape = SMALL[name]
-    eager = net(name, **arguments).eval()
+    eager = net(name, **arguments | {"T": 2}).eval()
     traced = copy.deepcopy(eager)
-    compiled = torch.compile(traced, fullgraph=True, backend="aot_eager")
+    compiled = torch.compile(traced, fullgraph=True, dynamic=False, backend="eager")
     images = torch.rand(shape) * 3
     for _ in range(2):
         for model in (eager, compiled):
@@ -262,16 +262,16 @@ def test_compiled_code_computes_the_same():
     # convolutions invite the compiler to change layouts in memory
     torch.manual_seed(0)
     eager = nn.Sequential(
-        nn.Conv2d(2, 8, 3), Constant(2), LIF(), layer.Conv2d(8, 8, 3, step_mode="m"), LIF()
+        nn.Conv2d(2, 8, 3), Repeat(2), LIF(), layer.Conv2d(8, 8, 3, step_mode="m")
     )
     traced = copy.deepcopy(eager)
     images = torch.randn(3, 2, 8, 8) * 6
-    for model in (eager, torch.compile(traced, fullgraph=True)):
-        spikes = model(images)
-        (spikes * torch.arange(spikes.numel()).view_as(spikes)).mean().backward()
+    for model in (eager, torch.compile(traced, fullgraph=True, dynamic=False)):
+        currents = model(images)
+        (currents * torch.arange(currents.numel()).view_as(currents)).mean().backward()
     for mine, other in zip(eager.parameters(), traced.parameters(), strict=True):
         torch.testing.assert_close(mine.grad, other.grad, rtol=1e-4, atol=1e-4)
-    torch.testing.assert_close(eager[4].v, traced[4].v)
+    torch.testing.assert_close(eager[2].v, traced[2].v)
 
 
 @pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a CUDA device")

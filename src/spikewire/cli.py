@@ -21,6 +21,7 @@ from rich.table import Table
 
 from spikewire import config, distributed, plots, report
 from spikewire import run as runs
+from spikewire import tensorboard as board
 from spikewire.methods import METHODS
 from spikewire.train import Epoch
 
@@ -49,13 +50,17 @@ def train(
     ] = None,
     out: Annotated[Path | None, typer.Option(help="Run folder [default: runs/RECIPE].")] = None,
     data: Root = None,
+    tensorboard: Annotated[
+        bool, typer.Option("--tensorboard", help="Write OUT/tensorboard as well.")
+    ] = False,
     as_json: Json = False,
 ) -> None:
     """Train and prune a network; the same command again continues, or returns at once."""
     chosen = config.recipe(config.override(config.read(recipe), settings or []))
     folder = out or Path("runs") / Path(recipe.partition(":")[0]).stem
     with _Display(quiet=as_json or distributed.rank() > 0) as display:
-        runs.run(chosen, folder, root=data, show=display)
+        log = board.log if tensorboard else lambda *_: None
+        runs.run(chosen, folder, root=data, show=display, log=log)
     _show([folder], as_json)
 
 

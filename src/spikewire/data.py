@@ -1,78 +1,20 @@
-"""Data sets of images, whole in memory, and batches of them in an order that can be repeated.
+"""Data whole in memory, and batches of it in an order that can be repeated.
 
-A data set is one entry of ``DATASETS``: its classes, a function that reads it from a folder, and
-the checksums of the published files. Files are read in the formats of their publishers and
-checked before they are parsed. The order of the images and their augmentation depend on the seed,
-the epoch and the number of the batch only, so that training can go on from any batch.
+The order of the images and their augmentation depend on the seed, the epoch and the number of the
+batch only, so that training can go on from any batch.
 """
 
 from __future__ import annotations
 
-import gzip
-import hashlib
-import io
-import math
-import os
-import pickle
-import tarfile
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass, field
-from functools import partial
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, ClassVar
-from zipfile import BadZipFile
 
-import numpy as np
-import pooch
 import torch
-from PIL import Image
 from torch import Tensor
 
 from spikewire.augment import Augmentation
-from spikewire.spelling import nearest
-
-
-@dataclass(frozen=True, eq=False)
-class Images:
-    """Images with their labels.
-
-    Args:
-        pixels: uint8 (N, C, H, W).
-        labels: int64 (N,), class numbers from 0.
-
-    Raises:
-        ValueError: if types or shapes are not these.
-
-    >>> len(Images(torch.zeros(3, 1, 8, 8, dtype=torch.uint8), torch.tensor([0, 1, 0])))
-    3
-    """
-
-    pixels: Tensor
-    labels: Tensor
-
-    def __post_init__(self) -> None:
-        if self.pixels.dtype != torch.uint8 or self.pixels.ndim != 4:
-            raise ValueError(
-                f"pixels are {self.pixels.dtype} of shape {tuple(self.pixels.shape)}: "
-                "give uint8 of shape (N, C, H, W)"
-            )
-        if self.labels.dtype != torch.int64 or self.labels.shape != self.pixels.shape[:1]:
-            raise ValueError(
-                f"labels are {self.labels.dtype} of shape {tuple(self.labels.shape)}: "
-                f"give int64 of shape ({len(self.pixels)},), one for each image"
-            )
-
-    def __len__(self) -> int:
-        return len(self.labels)
-
-    def __getitem__(self, index: Tensor | slice) -> Images:
-        """The images at ``index``, in that order."""
-        return Images(self.pixels[index], self.labels[index])
-
-    def to(self, device: torch.device | str) -> Images:
-        """The same images held on ``device``, which spares a copy for each batch."""
-        return Images(self.pixels.to(device), self.labels.to(device))
+from spikewire.datasets import Images, Source, find, generator, read, split
 
 
 @dataclass(frozen=True, eq=False)
@@ -95,38 +37,6 @@ class Data:
         """Shape (C, H, W) of an image."""
         channels, height, width = self.train.pixels.shape[1:]
         return channels, height, width
-
-
-@dataclass(frozen=True)
-class Source:
-    """Where a data set comes from and how it is read.
-
-    Args:
-        name: its key in ``DATASETS``.
-        classes: names of the classes, in the order of the labels.
-        read: function from this source and a folder to training and test images.
-        folder: place of the published files within the data folder.
-        url: address at which ``files`` are published.
-        files: names of the published files, as downloaded.
-        checksums: "algorithm:digest" of files, and of arrays where no file is published.
-    """
-
-    name: str
-    classes: tuple[str, ...]
-    read: Callable[[Source, Path], tuple[Images, Images]]
-    folder: str = "."
-    url: str = ""
-    files: tuple[str, ...] = ()
-    checksums: Mapping[str, str] = field(default_factory=dict)
-
-    def check(self, name: str, content: bytes | memoryview) -> None:
-        """Raise ``ValueError`` if ``content`` has not the checksum published for ``name``."""
-        algorithm, _, digest = self.checksums.get(name, "").partition(":")
-        if algorithm and hashlib.new(algorithm, content).hexdigest() != digest:
-            raise ValueError(
-                f"{self.name}: {name} is not as published (its {algorithm} differs): "
-                "delete the file and get it again"
-            )
 
 
 def load(
@@ -156,54 +66,18 @@ def load(
     >>> data.shape, len(data.train), len(data.test)
     ((1, 8, 8), 1078, 359)
     """
-    source = _source(name)
+    source = find(name)
     if not 0.0 <= validation < 1.0:
         raise ValueError(f"validation is {validation}: give a share from 0 to below 1")
     if seed < 0:
         raise ValueError(f"seed is {seed}: give a whole number of 0 or more")
-    train, test = _read(source, _folder(root), download)
-    _check_labels(source, train)
-    _check_labels(source, test)
+    train, test = read(source, root, download=download)
     kept = None
     if validation:
-        rest, part = _split(train.labels, validation, seed)
+        rest, part = split(train.labels, validation, seed)
         train, kept = train[rest], train[part]
     mean, std = _moments(train.pixels)
     return Data(source.name, source.classes, train, kept, test, mean, std)
-
-
-def fetch(name: str | Source, root: str | Path | None = None) -> Path:
-    """Download the published files of a data set, check them and return the folder they are in.
-
-    Files which are there already, whole, are not downloaded again.
-
-    Args:
-        name: a key of ``DATASETS``, or a source of your own.
-        root: the data folder, as in :func:`load`.
-
-    Raises:
-        ValueError: if a downloaded file is not as published.
-        OSError: if the address cannot be reached.
-
-    >>> fetch("digits", "data").name  # part of scikit-learn: nothing to download
-    'data'
-    """
-    source, root = _source(name), _folder(root)
-    folder = root / source.folder
-    for file in source.files:
-        known = source.checksums[file]
-        try:
-            pooch.retrieve(source.url + file, known, fname=file, path=folder)
-        except OSError as error:
-            raise OSError(
-                f"{source.url + file} cannot be had ({error}): put this file into {folder} yourself"
-            ) from error
-        except ValueError as error:
-            raise ValueError(
-                f"{source.url + file} has not the published checksum {known}: "
-                f"get this file elsewhere and put it into {folder}"
-            ) from error
-    return root
 
 
 @dataclass(frozen=True, eq=False)
@@ -299,73 +173,19 @@ class Batches:
         for number in range(start, len(self)):
             batch = order[number * self.size : (number + 1) * self.size][self.rank :: self.world]
             images = self.images.pixels[batch].to(self.device).to(torch.float32) / 255.0
-            generator = _generator("augment", self.seed, epoch, number, self.rank)
+            random = generator("augment", self.seed, epoch, number, self.rank)
             for augmentation in self.augment:
-                images = augmentation(images, generator)
+                images = augmentation(images, random)
             yield (images - mean) / std, self.images.labels[batch].to(self.device)
 
     def _order(self, epoch: int) -> Tensor:
         if not self.shuffle:
             return torch.arange(len(self.images))
-        return torch.randperm(len(self.images), generator=_generator("order", self.seed, epoch))
+        return torch.randperm(len(self.images), generator=generator("order", self.seed, epoch))
 
 
 def _channels(values: Sequence[float], device: torch.device | str) -> Tensor:
     return torch.tensor(values, dtype=torch.float32, device=device)[:, None, None]  # (C, 1, 1)
-
-
-_STREAMS = ("split", "order", "augment")
-
-
-def _generator(stream: str, *numbers: int) -> torch.Generator:
-    """A generator of its own for each stream and each row of numbers."""
-    entropy = np.random.SeedSequence((_STREAMS.index(stream), *numbers))
-    return torch.Generator().manual_seed(int(entropy.generate_state(1, np.uint64)[0] >> 1))
-
-
-def _source(name: str | Source) -> Source:
-    if isinstance(name, Source):
-        return name
-    if name in DATASETS:
-        return DATASETS[name]
-    known = ", ".join(DATASETS)
-    raise ValueError(f"no data set {name!r}{nearest(name, DATASETS)}: use one of {known}")
-
-
-def _folder(root: str | Path | None) -> Path:
-    root = root or os.environ.get("SPIKEWIRE_DATA") or pooch.os_cache("spikewire")
-    return Path(root).expanduser()
-
-
-def _read(source: Source, root: Path, download: bool) -> tuple[Images, Images]:
-    try:
-        return source.read(source, root)
-    except FileNotFoundError:
-        if not download:
-            raise
-    return source.read(source, fetch(source, root))
-
-
-def _check_labels(source: Source, images: Images) -> None:
-    low, high = images.labels.aminmax()
-    if low < 0 or high >= len(source.classes):
-        raise ValueError(
-            f"{source.name} has labels from {low} to {high}: its {len(source.classes)} classes "
-            f"allow 0 to {len(source.classes) - 1}"
-        )
-
-
-def _split(labels: Tensor, share: float, seed: int) -> tuple[Tensor, Tensor]:
-    """Positions of the rest and of a random ``share`` of every class, both ascending."""
-    shuffled = torch.randperm(len(labels), generator=_generator("split", seed))
-    by_class = shuffled[labels[shuffled].argsort(stable=True)]
-    # Walking through the classes in turn, take an image whenever the share passes a whole number.
-    taken = (torch.arange(len(labels) + 1, dtype=torch.float64) * share).round().diff() > 0
-    if not taken.any() or taken.all():
-        raise ValueError(
-            f"a share of {share} of {len(labels)} images leaves one part empty: give another share"
-        )
-    return by_class[~taken].sort().values, by_class[taken].sort().values
 
 
 def _moments(pixels: Tensor) -> tuple[tuple[float, ...], tuple[float, ...]]:
@@ -377,265 +197,3 @@ def _moments(pixels: Tensor) -> tuple[tuple[float, ...], tuple[float, ...]]:
     std = (shares @ values**2 - mean**2).clamp(min=0.0).sqrt()
     std[std == 0.0] = 1.0  # a channel that never changes becomes 0
     return tuple(mean.tolist()), tuple(std.tolist())
-
-
-def _missing(source: Source, root: Path, expected: str) -> FileNotFoundError:
-    return FileNotFoundError(
-        f"{source.name} is not in the folder {root}: expected {expected} there; give the folder "
-        "that holds it (root, --data DIR, or the environment variable SPIKEWIRE_DATA), or "
-        "download it (download=True)"
-    )
-
-
-def _digits(source: Source, root: Path) -> tuple[Images, Images]:
-    """The digits of scikit-learn, 0 to 16 made 0 to 255; a fixed fifth of them is for testing."""
-    from sklearn.datasets import load_digits  # takes a second to import, and only needed here
-
-    images, labels = load_digits(return_X_y=True)
-    pixels = torch.from_numpy(np.rint(images * (255 / 16)).astype(np.uint8)).reshape(-1, 1, 8, 8)
-    digits = Images(pixels, torch.from_numpy(labels).long())
-    train, test = _split(digits.labels, 0.2, seed=0)
-    return digits[train], digits[test]
-
-
-def _mnist(source: Source, root: Path) -> tuple[Images, Images]:
-    """Four idx files, packed with gzip or not, in the source's folder or in ``root`` itself."""
-    paths = [_idx_path(source, root, file.removesuffix(".gz")) for file in source.files]
-    train, labels, test, test_labels = (_idx(source, path) for path in paths)
-    return Images(train[:, None], labels.long()), Images(test[:, None], test_labels.long())
-
-
-def _idx_path(source: Source, root: Path, name: str) -> Path:
-    for folder in (root / source.folder, root):
-        for path in (folder / name, folder / f"{name}.gz"):
-            if path.is_file():
-                return path
-    raise _missing(source, root, f"{name} or {name}.gz (or in {source.folder})")
-
-
-def _idx(source: Source, path: Path) -> Tensor:
-    """The bytes of an idx file: 0, 0, type 8, rank, each size in 4 bytes (big end first), bytes."""
-    content = path.read_bytes()
-    source.check(path.name, content)
-    if path.suffix == ".gz":
-        content = gzip.decompress(content)
-    rank = 3 if "-idx3-" in path.name else 1
-    head, body = content[: 4 + 4 * rank], content[4 + 4 * rank :]
-    shape = np.frombuffer(head.ljust(4 + 4 * rank, b"\0"), ">u4")[1:].tolist()
-    if head[:4] != bytes((0, 0, 8, rank)) or not body or len(body) != math.prod(shape):
-        raise ValueError(f"{path} is not a whole idx file of images or labels: get it again")
-    return torch.from_numpy(np.frombuffer(body, np.uint8).reshape(shape).copy())
-
-
-def _cifar(
-    source: Source, root: Path, *, train: Sequence[str], test: Sequence[str], labels: bytes
-) -> tuple[Images, Images]:
-    """The published python batches, in their folder or their archive, or packed as WebP."""
-    packed = [root / source.name / file for file in ("train.npz", "test.npz")]
-    if all(path.is_file() for path in packed):
-        return _packed(source, packed[0]), _packed(source, packed[1])
-    contents = _batch_files(source, root, [*train, *test])
-    for name, content in contents.items():
-        source.check(name, content)
-    return _unpickled(contents, train, labels), _unpickled(contents, test, labels)
-
-
-def _batch_files(source: Source, root: Path, names: Sequence[str]) -> dict[str, bytes]:
-    if all((root / name).is_file() for name in names):
-        return {name: (root / name).read_bytes() for name in names}
-    archive = root / source.files[0]
-    if not archive.is_file():
-        packed = f"{source.name}/train.npz and test.npz"
-        raise _missing(source, root, f"{archive.name}, or {names[0]} and so on, or {packed}")
-    source.check(archive.name, archive.read_bytes())
-    with tarfile.open(archive, "r|gz") as tar:  # one pass: going back would unpack it again
-        return {part.name: _member(tar, part) for part in tar if part.name in names}
-
-
-def _member(tar: tarfile.TarFile, part: tarfile.TarInfo) -> bytes:
-    stream = tar.extractfile(part)
-    if stream is None:
-        raise ValueError(f"{part.name} is not a file in its archive: get the archive again")
-    return stream.read()
-
-
-class _Unpickler(pickle.Unpickler):
-    """Builds numpy arrays and plain values only, where a pickle could call any function."""
-
-    admitted: ClassVar = {
-        ("numpy.core.multiarray", "_reconstruct"): np.empty(0).__reduce__()[0],
-        ("numpy._core.multiarray", "_reconstruct"): np.empty(0).__reduce__()[0],
-        ("numpy", "ndarray"): np.ndarray,
-        ("numpy", "dtype"): np.dtype,
-    }
-
-    def find_class(self, module: str, name: str) -> Any:
-        if (module, name) in self.admitted:
-            return self.admitted[module, name]
-        raise ValueError(
-            f"a CIFAR batch asks for {module}.{name}, which the published files do not: "
-            "do not trust this file, and get it again"
-        )
-
-
-def _unpickled(contents: Mapping[str, bytes], names: Sequence[str], key: bytes) -> Images:
-    parts = [_Unpickler(io.BytesIO(contents[name]), encoding="bytes").load() for name in names]
-    pixels = torch.from_numpy(np.concatenate([part[b"data"] for part in parts]))
-    labels = torch.tensor([label for part in parts for label in part[key]])
-    return Images(pixels.reshape(-1, 3, 32, 32), labels)
-
-
-def _packed(source: Source, path: Path) -> Images:
-    """CIFAR as lossless WebP: strips of images one above the other, as told by ``strip``."""
-    try:
-        with path.open("rb") as file, np.load(file, allow_pickle=False) as arrays:
-            labels = arrays["label"]
-            pixels = _unstrip(arrays["webp"], arrays["sizes"], arrays["strip"])
-    except (OSError, KeyError, ValueError, BadZipFile) as error:
-        raise ValueError(f"{path} is not a whole file of packed images: get it again") from error
-    source.check(f"{path.stem} pixels", pixels.numpy().data)
-    source.check(f"{path.stem} labels", labels.tobytes())
-    return Images(pixels, torch.from_numpy(labels).long())
-
-
-def _unstrip(webp: np.ndarray, sizes: np.ndarray, strip: np.ndarray) -> Tensor:
-    """Pixels (N, 3, 32, 32) from WebP streams end to end, each a strip of images.
-
-    Args:
-        webp: uint8, the streams.
-        sizes: bytes of each stream.
-        strip: (N,), for each image the strip that holds it, below the earlier ones.
-    """
-    pixels = np.empty((len(strip), 32, 32, 3), np.uint8)
-    streams = np.split(webp, np.cumsum(sizes, dtype=np.int64)[:-1])
-    members = np.split(np.argsort(strip, kind="stable"), np.cumsum(np.bincount(strip))[:-1])
-
-    def decode(stream: np.ndarray, images: np.ndarray) -> None:
-        with Image.open(io.BytesIO(stream.tobytes()), formats=["WEBP"]) as image:
-            pixels[images] = np.asarray(image.convert("RGB")).reshape(-1, 32, 32, 3)
-
-    with ThreadPoolExecutor() as pool:  # decoding leaves the interpreter's lock
-        list(pool.map(decode, streams, members))
-    return torch.from_numpy(pixels).permute(0, 3, 1, 2).contiguous()
-
-
-def _names(text: str) -> tuple[str, ...]:
-    return tuple(text.split())
-
-
-_IDX = (
-    "train-images-idx3-ubyte.gz",
-    "train-labels-idx1-ubyte.gz",
-    "t10k-images-idx3-ubyte.gz",
-    "t10k-labels-idx1-ubyte.gz",
-)
-_DIGITS = tuple("0123456789")
-_FASHION_CLASSES = _names("""
-    t-shirt/top trouser pullover dress coat sandal shirt sneaker bag ankle_boot
-""")
-_CIFAR10_CLASSES = _names("""
-    airplane automobile bird cat deer dog frog horse ship truck
-""")
-_CIFAR100_CLASSES = _names("""
-    apple aquarium_fish baby bear beaver bed bee beetle bicycle bottle bowl boy bridge bus
-    butterfly camel can castle caterpillar cattle chair chimpanzee clock cloud cockroach couch
-    crab crocodile cup dinosaur dolphin elephant flatfish forest fox girl hamster house kangaroo
-    keyboard lamp lawn_mower leopard lion lizard lobster man maple_tree motorcycle mountain mouse
-    mushroom oak_tree orange orchid otter palm_tree pear pickup_truck pine_tree plain plate poppy
-    porcupine possum rabbit raccoon ray road rocket rose sea seal shark shrew skunk skyscraper
-    snail snake spider squirrel streetcar sunflower sweet_pepper table tank telephone television
-    tiger tractor train trout tulip turtle wardrobe whale willow_tree wolf woman worm
-""")
-
-_MNIST_CHECKSUMS = {
-    "train-images-idx3-ubyte.gz": "md5:f68b3c2dcbeaaa9fbdd348bbdeb94873",
-    "train-labels-idx1-ubyte.gz": "md5:d53e105ee54ea40749a09fcbcd1e9432",
-    "t10k-images-idx3-ubyte.gz": "md5:9fb629c4189551a2d022fa330f9573f3",
-    "t10k-labels-idx1-ubyte.gz": "md5:ec29112dd5afa0611ce80d1b7f02629c",
-    "train-images-idx3-ubyte": "md5:6bbc9ace898e44ae57da46a324031adb",
-    "train-labels-idx1-ubyte": "md5:a25bea736e30d166cdddb491f175f624",
-    "t10k-images-idx3-ubyte": "md5:2646ac647ad5339dbf082846283269ea",
-    "t10k-labels-idx1-ubyte": "md5:27ae3e4e09519cfbb04c329615203637",
-}
-_FASHION_CHECKSUMS = {
-    "train-images-idx3-ubyte.gz": "md5:8d4fb7e6c68d591d4c3dfef9ec88bf0d",
-    "train-labels-idx1-ubyte.gz": "md5:25c81989df183df01b3e8a0aad5dffbe",
-    "t10k-images-idx3-ubyte.gz": "md5:bef4ecab320f06d8554ea6380940ec79",
-    "t10k-labels-idx1-ubyte.gz": "md5:bb300cfdad3c16e7a12a480ee83cd310",
-    "train-images-idx3-ubyte": "md5:f4a8712d7a061bf5bd6d2ca38dc4d50a",
-    "train-labels-idx1-ubyte": "md5:9018921c3c673c538a1fc5bad174d6f9",
-    "t10k-images-idx3-ubyte": "md5:8181f5470baa50b63fa0f6fddb340f0a",
-    "t10k-labels-idx1-ubyte": "md5:15d484375f8d13e6eb1aabb0c3f46965",
-}
-_CIFAR10_CHECKSUMS = {
-    "cifar-10-python.tar.gz": "md5:c58f30108f718f92721af3b95e74349a",
-    "cifar-10-batches-py/data_batch_1": "md5:c99cafc152244af753f735de768cd75f",
-    "cifar-10-batches-py/data_batch_2": "md5:d4bba439e000b95fd0a9bffe97cbabec",
-    "cifar-10-batches-py/data_batch_3": "md5:54ebc095f3ab1f0389bbae665268c751",
-    "cifar-10-batches-py/data_batch_4": "md5:634d18415352ddfa80567beed471001a",
-    "cifar-10-batches-py/data_batch_5": "md5:482c414d41f54cd18b22e5b47cb7c3cb",
-    "cifar-10-batches-py/test_batch": "md5:40351d587109b95175f43aff81a1287e",
-    "train pixels": "sha256:9d5c2eddadb0deff02c14c350c0385aab7b1d5ff1edfeb4997c8dc8644960111",
-    "test pixels": "sha256:177777c33ba79825320efa646ad04a94bdc3c80e4ebe3bd21724f8cdfd4b9d56",
-    "train labels": "sha256:2b7cd2f24487317614016b72ffd53071c3062f592f0eb300c18a770d41ae1253",
-    "test labels": "sha256:cec8a24a1e92aa2ecaa0bbd3dbfa86bf6cd8759fbd209a832824c8cf0afca9d5",
-}
-_CIFAR100_CHECKSUMS = {
-    "cifar-100-python.tar.gz": "md5:eb9058c3a382ffc7106e4002c42a8d85",
-    "cifar-100-python/train": "md5:16019d7e3df5f24257cddd939b257f8d",
-    "cifar-100-python/test": "md5:f0ef6b0ae62326f3e7ffdfab6717acfc",
-    "train pixels": "sha256:de64658905c6b161606e3649ddafce7cf86c7634a0cf9116d518e64ef46a33c5",
-    "test pixels": "sha256:83c56492b2c11211ad1bb2dbd4f2eef4170a0441e41a41f3039c3144b1f5a511",
-    "train labels": "sha256:9f11b9f97aad759ba6df0a33e3218b01d8deaf4ed3a14aa1185d69b9ad7ebcb3",
-    "test labels": "sha256:4dad7d09c7c97d33f6cb928d705cf4196221316fd6e31bdd978a08ed9103ee0b",
-}
-
-_SOURCES = (
-    Source("digits", _DIGITS, _digits),
-    Source(
-        "mnist",
-        _DIGITS,
-        _mnist,
-        folder="MNIST/raw",
-        url="https://ossci-datasets.s3.amazonaws.com/mnist/",
-        files=_IDX,
-        checksums=_MNIST_CHECKSUMS,
-    ),
-    Source(
-        "fashion-mnist",
-        _FASHION_CLASSES,
-        _mnist,
-        folder="FashionMNIST/raw",
-        url="https://github.com/zalandoresearch/fashion-mnist/raw/master/data/fashion/",
-        files=_IDX,
-        checksums=_FASHION_CHECKSUMS,
-    ),
-    Source(
-        "cifar10",
-        _CIFAR10_CLASSES,
-        partial(
-            _cifar,
-            train=tuple(f"cifar-10-batches-py/data_batch_{number}" for number in range(1, 6)),
-            test=("cifar-10-batches-py/test_batch",),
-            labels=b"labels",
-        ),
-        url="https://www.cs.toronto.edu/~kriz/",
-        files=("cifar-10-python.tar.gz",),
-        checksums=_CIFAR10_CHECKSUMS,
-    ),
-    Source(
-        "cifar100",
-        _CIFAR100_CLASSES,
-        partial(
-            _cifar,
-            train=("cifar-100-python/train",),
-            test=("cifar-100-python/test",),
-            labels=b"fine_labels",
-        ),
-        url="https://www.cs.toronto.edu/~kriz/",
-        files=("cifar-100-python.tar.gz",),
-        checksums=_CIFAR100_CHECKSUMS,
-    ),
-)
-
-DATASETS: dict[str, Source] = {source.name: source for source in _SOURCES}

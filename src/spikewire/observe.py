@@ -208,10 +208,10 @@ class CriticalityProbe:
         if self.listening:
             return
         for name, module in self._modules.items():
-            self._handles += [
-                module.register_forward_pre_hook(_Ear(partial(self._enter, name))),
-                module.register_forward_hook(_Ear(partial(self._leave, name))),
-            ]
+            enter: Any = _Ear(partial(self._enter, name))
+            leave: Any = _Ear(partial(self._leave, name))
+            self._handles.append(module.register_forward_pre_hook(enter))
+            self._handles.append(module.register_forward_hook(leave))
 
     def rest(self) -> None:
         """Stop listening; what was seen stays readable."""

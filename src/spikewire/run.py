@@ -52,6 +52,10 @@ Show = Callable[[Path, Recipe, Epoch, dict[str, Any] | None], None]
 """Called after every batch and epoch: folder, recipe, where training is, the last record."""
 
 
+Log = Callable[[Path, dict[str, Any]], None]
+"""Called after every epoch, on rank 0: folder and record."""
+
+
 class Stopped(Exception):  # noqa: N818 - as KeyboardInterrupt, it is no error
     """Training was interrupted and saved; the same call continues it."""
 
@@ -62,6 +66,7 @@ def run(
     *,
     root: Path | str | None = None,
     show: Show = lambda *_: None,
+    log: Log = lambda *_: None,
 ) -> Path:
     """Train, prune, measure and report; returns the run folder.
 
@@ -70,6 +75,7 @@ def run(
         out: the run folder, made if absent; continued if the same recipe was begun there.
         root: folder of the data sets, see `data.load`.
         show: called after every batch and every epoch.
+        log: called with every epoch's record, such as `tensorboard.log`.
 
     Raises:
         ValueError: if ``out`` holds another run, or the recipe does not fit together.
@@ -79,8 +85,8 @@ def run(
     with distributed.group() as device:
         if recipe.twin:
             dense = replace(recipe, method=Dense(), twin=False)
-            _run(dense, out / "dense", root, device, show)
-        _run(recipe, out, root, device, show)
+            _run(dense, out / "dense", root, device, show, log)
+        _run(recipe, out, root, device, show, log)
     return out
 
 
@@ -94,11 +100,16 @@ def finished(out: Path) -> bool:
 
 
 def _run(
-    recipe: Recipe, out: Path, root: Path | str | None, device: torch.device, show: Show
+    recipe: Recipe,
+    out: Path,
+    root: Path | str | None,
+    device: torch.device,
+    show: Show,
+    log: Log,
 ) -> None:
     _claim(recipe, out)
     if not finished(out):
-        _Training(recipe, out, load_data(recipe, root), device).run(show)
+        _Training(recipe, out, load_data(recipe, root), device, log).run(show)
     if distributed.rank() == 0 and not (out / "report.html").is_file():
         report.write(out)
     distributed.wait()
@@ -158,8 +169,10 @@ class _Parts:
 class _Training:
     """One run from its last checkpoint to its report."""
 
-    def __init__(self, recipe: Recipe, out: Path, data: Data, device: torch.device) -> None:
-        self.recipe, self.out, self.data, self.device = recipe, out, data, device
+    def __init__(
+        self, recipe: Recipe, out: Path, data: Data, device: torch.device, log: Log
+    ) -> None:
+        self.recipe, self.out, self.device, self.log = recipe, out, device, log
         self.parts = _batches(recipe, data, device)
         torch.manual_seed(recipe.seed)
         self.model = config.build(recipe.network).to(device)
@@ -225,6 +238,8 @@ class _Training:
             lines = "".join(json.dumps(record) + "\n" for record in self.records)
             formats.write(self.out / "metrics.jsonl", lines.encode())
             formats.save_checkpoint(self.out / "checkpoint", self._state(epoch), f"{epoch.step}")
+            if epoch.complete:
+                self.log(self.out, self.records[-1])
         distributed.wait()
 
     def _state(self, epoch: Epoch) -> dict[str, Any]:

@@ -8,13 +8,13 @@ from torch import nn
 
 from spikewire.nets.conv6fc2 import conv6fc2
 from spikewire.nets.fc import fc
-from spikewire.nets.neurons import LIF, Constant
+from spikewire.nets.neurons import LIF, Repeat
 from spikewire.nets.tiny import tiny
 from spikewire.spelling import nearest
 
 NETS: dict[str, Callable[..., nn.Module]] = {"fc": fc, "conv6fc2": conv6fc2, "tiny": tiny}
 
-__all__ = ["LIF", "NETS", "Constant", "conv6fc2", "fc", "net", "tiny"]
+__all__ = ["LIF", "NETS", "Repeat", "conv6fc2", "fc", "net", "tiny"]
 
 
 def net(name: str, **arguments: Any) -> nn.Module:

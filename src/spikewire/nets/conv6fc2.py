@@ -5,7 +5,7 @@ from collections import OrderedDict
 from spikingjelly.activation_based import layer
 from torch import nn
 
-from spikewire.nets.neurons import LIF, Constant, whole
+from spikewire.nets.neurons import LIF, Repeat, whole
 
 VOTERS = 10  # output neurons per class; their mean is the class's output
 
@@ -54,7 +54,7 @@ def conv6fc2(
     layers = OrderedDict[str, nn.Module](
         conv1=nn.Conv2d(channels, width, 3, padding=1, bias=False),
         bn1=nn.BatchNorm2d(width),
-        constant=Constant(T),
+        repeat=Repeat(T),
         lif1=lif(),
     )
     for i in range(2, 7):

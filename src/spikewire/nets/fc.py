@@ -5,7 +5,7 @@ from collections import OrderedDict
 from spikingjelly.activation_based import layer
 from torch import nn
 
-from spikewire.nets.neurons import LIF, Constant, whole
+from spikewire.nets.neurons import LIF, Repeat, whole
 
 
 def fc(
@@ -39,7 +39,7 @@ def fc(
         OrderedDict(
             flatten=nn.Flatten(),
             fc1=nn.Linear(inputs, hidden, bias=False),
-            constant=Constant(T),
+            repeat=Repeat(T),
             lif1=LIF(tau, detach_reset=detach_reset),
             fc2=layer.Linear(hidden, classes, bias=False, step_mode="m"),
             lif2=LIF(tau, detach_reset=detach_reset),

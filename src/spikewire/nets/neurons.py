@@ -2,7 +2,7 @@
 
 `LIF` is SpikingJelly's `LIFNode` with one explicit pass over time in each direction. Only the input
 current is kept for the backward pass, which computes the membrane potentials again: that is quicker
-than reading T of them from memory. `Constant` shows one current to a neuron T times, uncopied.
+than reading T of them from memory. `Repeat` shows one current to a neuron T times, uncopied.
 """
 
 import math
@@ -27,14 +27,14 @@ def whole(name: str, value: int, least: int = 1) -> int:
     return value
 
 
-class Constant(nn.Module):
+class Repeat(nn.Module):
     """Present one current at each of T time steps: (B, ...) -> (T, B, ...).
 
     The result is a view whose time steps share their memory; `LIF` notices and reads it once.
 
     Arguments: `T`, the number of time steps, at least 1. Raises ValueError for any other T.
 
-    >>> Constant(8)(torch.zeros(2, 5)).shape
+    >>> Repeat(8)(torch.zeros(2, 5)).shape
     torch.Size([8, 2, 5])
     """
 

@@ -5,7 +5,7 @@ from collections import OrderedDict
 from spikingjelly.activation_based import layer
 from torch import nn
 
-from spikewire.nets.neurons import LIF, Constant, whole
+from spikewire.nets.neurons import LIF, Repeat, whole
 
 VOTERS = 10  # output neurons per class; their mean is the class's output
 
@@ -45,7 +45,7 @@ def tiny(
         OrderedDict(
             conv1=nn.Conv2d(channels, width, 3, padding=1, bias=False),
             bn1=nn.BatchNorm2d(width),
-            constant=Constant(T),
+            repeat=Repeat(T),
             lif1=LIF(tau, detach_reset=detach_reset),
             conv2=layer.Conv2d(width, width, 3, padding=1, bias=False, step_mode="m"),
             bn2=layer.BatchNorm2d(width, step_mode="m"),
