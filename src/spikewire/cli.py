@@ -174,14 +174,15 @@ class _Display:
     """The progress bar: epoch, accuracy, sparsity, firing rate, time left."""
 
     def __init__(self, quiet: bool) -> None:
+        terminal = Console(stderr=True)
         self.progress = Progress(
             TextColumn("[bold]{task.description}"),
             BarColumn(),
             MofNCompleteColumn(),
             TextColumn("{task.fields[state]}"),
             TimeRemainingColumn(),
-            console=Console(stderr=True),
-            disable=quiet,
+            console=terminal,
+            disable=quiet or not terminal.is_terminal,
         )
         self.tasks: dict[Path, Any] = {}
 

@@ -14,6 +14,7 @@ taking the pruner away leaves a plain program.
 
 from __future__ import annotations
 
+import hashlib
 import math
 import operator
 import warnings
@@ -137,7 +138,7 @@ class Pruner:
         self.steps = operator.index(steps)
         self.step = 0
         self.floor = floor
-        self.random = torch.Generator().manual_seed(seed)
+        self.random = torch.Generator().manual_seed(_stream(seed))
         self.learning_rate = learning_rate
         self._synapses = synapses_of(self.model, only, possible)
         self._criticality = CriticalityProbe(self.model) if method.observes else None
@@ -196,12 +197,12 @@ class Pruner:
                 "course; give the true number of optimizer steps",
                 stacklevel=2,
             )
+        if self._hooks is not None:
+            self._hooks.release()
         self.method.finish(self)
         for synapses in self:
             synapses.enforce()
         self._warn_of_extinction()
-        if self._hooks is not None:
-            self._hooks.release()
         if self._criticality is not None:
             self._criticality.rest()
         return self.masks
@@ -246,7 +247,7 @@ class Pruner:
             if saved[s.name]["mask"] is not None
         }
         self.step = int(state["step"])
-        self.random.set_state(state["random"])
+        self.random.set_state(state["random"].cpu())
         for s in self:
             s.state = {
                 key: value.to(s.weight.device, copy=True)
@@ -321,6 +322,7 @@ class Pruner:
         self, scores: dict[str, Tensor], keep: int | Mapping[str, int], *, exact: bool = True
     ) -> dict[str, Tensor]:
         """`masks.choose`, only where synapses are possible, and no tensor loses its last one."""
+        scores = dict(scores)
         for s in self:
             if s.possible is not None:
                 scores[s.name] = scores[s.name].masked_fill(~s.possible, -math.inf)
@@ -388,3 +390,9 @@ class Pruner:
                     "weaken the penalty or ask for less sparsity",
                     stacklevel=3,
                 )
+
+
+def _stream(seed: int) -> int:
+    """A stream of its own: the same seed often drew the weights that are to be chosen among."""
+    digest = hashlib.blake2b(f"pruner {seed}".encode(), digest_size=4).digest()
+    return int.from_bytes(digest, "big")
