@@ -217,6 +217,6 @@ def main() -> None:
     except runs.Stopped as stop:
         typer.echo(f"{stop}; saved: the same command continues", err=True)
         sys.exit(130)
-    except (ValueError, FileNotFoundError, TypeError) as error:
+    except (ValueError, OSError, TypeError) as error:
         typer.echo(f"spikewire: {error}", err=True)
         sys.exit(2)

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import importlib
 import importlib.util
+import sys
 import tomllib
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field, fields, is_dataclass
@@ -186,7 +187,8 @@ def override(table: Mapping[str, Any], words: Iterable[str]) -> dict[str, Any]:
     {'method': {'name': 'set'}, 'epochs': 3}
     """
     merged = {key: dict(v) if isinstance(v, Mapping) else v for key, v in table.items()}
-    for word in words:
+    # names first: another name empties its table, whichever word came first
+    for word in sorted(words, key=lambda word: not _is_name(word)):
         key, equals, text = word.partition("=")
         if not equals or not key:
             raise ValueError(f"{word!r}: write key=value, such as method.sparsity=0.9")
@@ -244,12 +246,21 @@ def build(network: Network) -> nn.Module:
 _TABLES = ("network", "data", "method", "optimizer")
 
 
+def _is_name(word: str) -> bool:
+    key = word.partition("=")[0]
+    return key in _TABLES or key.removesuffix(".name") in _TABLES
+
+
 def _table(key: str, value: Any) -> Any:
-    if key not in _TABLES or isinstance(value, Mapping):
+    if key not in _TABLES:
         return value
+    if isinstance(value, Mapping):
+        value, table = value.get("name", ""), value
+    else:
+        table = {"name": value}
     if not isinstance(value, str):
         raise ValueError(f"{key}={value!r}: give a name, or set {key}.name and the like")
-    return {"name": value}
+    return table
 
 
 def _network(table: Mapping[str, Any]) -> Network:
@@ -327,10 +338,11 @@ def _imported(name: str) -> Callable[..., Any]:
         path = Path(place)
         if not path.is_file():
             raise ValueError(f"{name}: there is no file {place}")
-        spec = importlib.util.spec_from_file_location(path.stem, path)
+        spec = importlib.util.spec_from_file_location(place, path)  # named so in run.toml
         if spec is None or spec.loader is None:
             raise ValueError(f"{name}: {place} is no Python file")
         module = importlib.util.module_from_spec(spec)
+        sys.modules[spec.name] = module  # dataclasses look their module up
         spec.loader.exec_module(module)
     else:
         try:

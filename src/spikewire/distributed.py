@@ -25,8 +25,8 @@ def running() -> bool:
 
 
 def rank() -> int:
-    """The number of this process, from 0."""
-    return dist.get_rank() if running() else 0
+    """The number of this process, from 0, also before and after the process group."""
+    return dist.get_rank() if running() else int(os.environ.get("RANK", "0"))
 
 
 def world() -> int:

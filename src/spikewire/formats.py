@@ -37,7 +37,7 @@ def write(path: Path, content: bytes) -> None:
     b'hello'
     """
     path.parent.mkdir(parents=True, exist_ok=True)
-    partial = path.with_name(f".{path.name}.{os.getpid()}.partial")
+    partial = path.with_name(f".{path.name}.partial")
     with open(partial, "wb") as file:
         file.write(content)
         file.flush()
@@ -99,8 +99,7 @@ def remove_checkpoint(folder: Path) -> None:
 
 def _strip(value: Any, path: str, tensors: dict[str, Tensor]) -> Any:
     if isinstance(value, Tensor):
-        # a copy: safetensors refuses tensors that share memory
-        tensors[path] = value.detach().cpu().clone(memory_format=torch.contiguous_format)
+        tensors[path] = _stored(value)
         return {_TENSOR: path}
     if isinstance(value, Mapping):
         return {str(key): _strip(part, f"{path}/{key}", tensors) for key, part in value.items()}
@@ -120,9 +119,14 @@ def _fill(value: Any, tensors: Mapping[str, Tensor]) -> Any:
     return value
 
 
+def _stored(value: Tensor) -> Tensor:
+    """A copy, since safetensors refuses tensors that share memory."""
+    return value.detach().cpu().clone(memory_format=torch.contiguous_format)
+
+
 def save_dense(path: Path, model: nn.Module) -> int:
     """Write the state_dict as it is, zeros included; returns the file's size in bytes."""
-    content = encode({k: v.detach().cpu().contiguous() for k, v in model.state_dict().items()})
+    content = encode({name: _stored(value) for name, value in model.state_dict().items()})
     write(path, content)
     return len(content)
 
@@ -138,7 +142,7 @@ def save_sparse(path: Path, model: nn.Module, masks: Mapping[str, Tensor]) -> in
     tensors: dict[str, Tensor] = {}
     shapes: dict[str, list[int]] = {}
     for name, value in model.state_dict().items():
-        value = value.detach().cpu().contiguous()
+        value = _stored(value)
         alive = int(masks[name].sum()) if name in masks else value.numel()
         if value.element_size() * (value.numel() - alive) <= value.numel() / 8:
             tensors[name] = value  # a mask would cost more than the zeros

@@ -103,8 +103,8 @@ class Hooks:
         if self._waiting is not None and id(optimizer) not in self._waiting:
             self._close()  # it steps again before another has stepped at all
         if self._waiting is None:
-            self._waiting = {id(each) for each in self.optimizers}
             self._before()
+            self._waiting = {id(each) for each in self.optimizers}
             if len(self.optimizers) > 1:
                 self._guard = self._model.register_forward_pre_hook(lambda *_: self._close())
 

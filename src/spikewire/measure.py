@@ -287,7 +287,7 @@ def _pairs(batches: Any) -> Iterator[tuple[Tensor, Tensor | None]]:
 @contextmanager
 def _activity(model: nn.Module) -> Iterator[Activity]:
     try:
-        with watch(model) as activity:
+        with watch(model, spikes=False) as activity:
             yield activity
     except ValueError as error:
         if "no neuron layer" not in str(error):
@@ -334,7 +334,7 @@ def _count(totals: dict[str, float], module: Any, inputs: tuple[Any, ...]) -> No
 
 def _meetings(module: Any, x: Tensor, weight: Tensor) -> float:
     """How often a marked input meets a marked synapse: the layer's own sum, over ones."""
-    x, weight = x.to(module.weight.dtype), weight.to(module.weight.dtype)
+    x, weight = x.float(), weight.float()  # counts, exact whatever the layer's own type
     if isinstance(module, nn.Linear):
         return float(linear(x, weight.sum(0, keepdim=True)).double().sum())
     # without groups the output channels can be added up beforehand

@@ -56,11 +56,14 @@ class Layer:
         samples: sequences seen so far.
     """
 
-    def __init__(self, name: str, neuron: nn.Module, dialect: Dialect, membranes: bool) -> None:
+    def __init__(
+        self, name: str, neuron: nn.Module, dialect: Dialect, spikes: bool, membranes: bool
+    ) -> None:
         self.name = name
         self.neuron = neuron
         self.samples = 0
         self._listener = _Listener(dialect)
+        self._keep_spikes = spikes
         self._keep_membranes = membranes
         self._count: Tensor | None = None
         self._chances = 0
@@ -104,7 +107,8 @@ class Layer:
         if self._listener.fresh:
             self._spikes, self._membranes = [], []
             self.samples += spikes.shape[1]
-        self._spikes.append(spikes.detach())
+        if self._keep_spikes:
+            self._spikes.append(spikes.detach())
         if self._keep_membranes:
             potentials = self._listener.dialect.potentials
             self._membranes.append(potentials(neuron, self._listener.state, current.detach()))
@@ -124,7 +128,7 @@ class Activity(dict[str, Layer]):
 
 
 @contextmanager
-def watch(model: nn.Module, *, membranes: bool = False) -> Iterator[Activity]:
+def watch(model: nn.Module, *, spikes: bool = True, membranes: bool = False) -> Iterator[Activity]:
     """Record what every neuron layer does, for as long as the ``with`` block lasts.
 
     Works for layers in single-step and multi-step mode. Running sums are kept over everything the
@@ -132,6 +136,7 @@ def watch(model: nn.Module, *, membranes: bool = False) -> Iterator[Activity]:
 
     Args:
         model: a network with neuron layers of a library that `dialects` knows.
+        spikes: keep the spikes of the last sequence; rates are known without.
         membranes: keep the membrane potentials before reset as well; they are recomputed from the
             input currents, which costs another pass through the neurons.
 
@@ -147,7 +152,7 @@ def watch(model: nn.Module, *, membranes: bool = False) -> Iterator[Activity]:
     (0.5, [0.5, 1.0, 0.5, 1.0])
     """
     layers = Activity(
-        (name, Layer(name, module, known, membranes))
+        (name, Layer(name, module, known, spikes, membranes))
         for name, module, known in neurons(unwrapped(model))
     )
     if not layers:
@@ -238,7 +243,9 @@ class CriticalityProbe:
         if layer not in self._sums:
             return None
         sums, samples = self._sums[layer], self._samples[layer]
-        both = distributed.total(torch.cat([sums.double(), sums.new_tensor([samples]).double()]))
+        both = distributed.total(
+            torch.cat([sums.double(), sums.new_tensor([samples], dtype=torch.float64)])
+        )
         return (both[:-1] / both[-1]).to(sums.dtype)
 
     def _enter(self, name: str, neuron: nn.Module, inputs: tuple[Any, ...]) -> None:
@@ -255,7 +262,7 @@ class CriticalityProbe:
         with torch.no_grad():
             potentials = listener.dialect.potentials(neuron, listener.state, current.detach())
             distance = potentials - listener.dialect.threshold(neuron)  # (T, B, ...)
-            nearness = 1.0 / (1.0 + (torch.pi * distance).square())
+            nearness = 1.0 / (1.0 + (torch.pi * distance.float()).square())
             if listener.fresh:
                 self._close(name)
             total, steps = self._open.get(name, (0.0, 0))

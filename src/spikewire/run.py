@@ -44,7 +44,6 @@ from spikewire.pruner import Pruner
 from spikewire.train import Epoch, fit
 
 _BINS = 60
-_EVALUATION_BATCH = 500
 # Accuracy at the best validated epoch counts only among epochs about as sparse as the last one.
 _SAME_CONNECTIVITY = 0.05
 
@@ -83,6 +82,7 @@ def run(
     """
     out = Path(out)
     with distributed.group() as device:
+        _refuse_other(recipe, out)
         if recipe.twin:
             dense = replace(recipe, method=Dense(), twin=False)
             _run(dense, out / "dense", root, device, show, log)
@@ -107,9 +107,14 @@ def _run(
     show: Show,
     log: Log,
 ) -> None:
-    _claim(recipe, out)
+    _refuse_other(recipe, out)
+    if finished(out) and distributed.rank() == 0:
+        formats.remove_checkpoint(out / "checkpoint")  # killed just before its removal
     if not finished(out):
-        _Training(recipe, out, load_data(recipe, root), device, log).run(show)
+        training = _Training(recipe, out, load_data(recipe, root), device, log)
+        if distributed.rank() == 0:  # only now: what cannot be built must not claim the folder
+            formats.write(out / "run.toml", recipe.toml().encode())
+        training.run(show)
     if distributed.rank() == 0 and not (out / "report.html").is_file():
         report.write(out)
     distributed.wait()
@@ -138,8 +143,8 @@ def optimizer_of(recipe: Recipe, model: nn.Module) -> torch.optim.Optimizer:
     return kind(parameters, chosen.lr, weight_decay=chosen.weight_decay, fused=True)
 
 
-def _claim(recipe: Recipe, out: Path) -> None:
-    """Make the folder this recipe's, or refuse if it is another's."""
+def _refuse_other(recipe: Recipe, out: Path) -> None:
+    """Refuse a folder that holds the run of another recipe."""
     file = out / "run.toml"
     if file.is_file():
         there = tomllib.loads(file.read_text())
@@ -151,9 +156,6 @@ def _claim(recipe: Recipe, out: Path) -> None:
                 f"{out} holds another run (it differs in {', '.join(changed)}): give another "
                 "--out, or delete it"
             )
-    distributed.wait()
-    if distributed.rank() == 0 and not file.is_file():
-        formats.write(file, recipe.toml().encode())
     distributed.wait()
 
 
@@ -287,8 +289,7 @@ def _batches(recipe: Recipe, data: Data, device: torch.device) -> _Parts:
         "device": device,
     }
     size = min(recipe.batch, len(data.train))
-    evaluation = _EVALUATION_BATCH - _EVALUATION_BATCH % distributed.world()
-    still = shared | {"size": evaluation, "shuffle": False}
+    still = shared | {"size": 2 * recipe.batch, "shuffle": False}
     return _Parts(
         Batches(
             data.train.to(device),

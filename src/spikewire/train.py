@@ -11,6 +11,7 @@ Logging, plotting and stopping early are the caller's plain Python. All randomne
 
 from __future__ import annotations
 
+import math
 import shutil
 import time
 from collections.abc import Callable, Iterable, Iterator
@@ -170,6 +171,9 @@ def fit(
     forward = distributed.replicated(model, device)
     fast = torch.compile(forward, dynamic=False) if _compiles(compile, steps) else forward
     step = _Step(forward, fast, optimizer, objective, device, precision, pruner)
+    for group in optimizer.param_groups:
+        if resume is None:
+            group.pop("initial_lr", None)  # of an earlier training
     rates = [group.setdefault("initial_lr", group["lr"]) for group in optimizer.param_groups]
     factor = schedule or Constant(1.0)
 
@@ -185,6 +189,11 @@ def fit(
                 group["lr"] = rate * factor(state.step / steps)
             _seed(seed, number, state.batch)
             value, hits = step(images, labels)
+            if distributed.agree(not math.isfinite(value)):
+                raise ValueError(
+                    f"the loss is no longer finite in epoch {number}, batch {state.batch + 1}: "
+                    "lower the learning rate (optimizer.lr)"
+                )
             state = replace(
                 state,
                 batch=state.batch + 1,
@@ -198,9 +207,8 @@ def fit(
             progress(state)
             if halt := distributed.agree(stop()):
                 break
-        yield (
-            _evaluated(state, model, validation, test) if state.complete else _summed(state, device)
-        )
+        state = _summed(state, device)
+        yield _evaluated(state, model, validation, test) if state.complete else state
         if halt:
             return
 
@@ -249,7 +257,7 @@ def evaluate(model: nn.Module, batches: Iterable[tuple[Tensor, Tensor]]) -> tupl
     training = network.training
     network.eval()
     hits = seen = 0
-    with torch.no_grad(), watch(network) as activity:
+    with torch.no_grad(), watch(network, spikes=False) as activity:
         for images, labels in batches:
             outputs = network(images)
             reset(network)
