@@ -148,8 +148,8 @@ SCHEDULES: dict[str, Callable[..., Callable[[float], float]]] = {
 def at(value: Schedule | float, progress: float) -> float:
     """The value of a schedule, or of a plain number, at this progress.
 
-    >>> at(0.9, 0.1), at(Linear(0.0, 1.0), 0.1)
-    (0.9, 0.1)
+    >>> at(0.9, 0.5), at(Linear(0.0, 1.0), 0.5)
+    (0.9, 0.5)
     """
     return float(value(progress)) if callable(value) else float(value)
 
