@@ -23,7 +23,7 @@ from torch import Tensor, nn
 from torch.nn.functional import mse_loss, one_hot
 from torch.optim import Adam, Optimizer
 
-from spikewire import GMP, GradR, Method, Pruner
+from spikewire import GradR, Method, Prune, Pruner
 from spikewire.nets import conv6fc2, fc
 from spikewire.run import provenance
 
@@ -92,11 +92,21 @@ def matrix_products(images: Tensor) -> Call:
     return call
 
 
+def start(model: nn.Module, method: Method, adam: Adam) -> Pruner:
+    """Return a pruner whose first event, if it has one, lies behind it."""
+    pruner = Pruner(model, method, adam, steps=10**9)
+    for parameter in model.parameters():
+        parameter.grad = torch.zeros_like(parameter)
+    pruner.before_step()
+    pruner.after_step()
+    return pruner
+
+
 def pruned_step(method: Method, images: Tensor, targets: Tensor) -> tuple[Call, Call]:
     """Return a compiled training step with a pruner, and its two moments alone."""
     model = fc(T)
     adam = Adam(model.parameters(), fused=True)
-    pruner = Pruner(model, method, adam, steps=10**9)
+    pruner = start(model, method, adam)
     model.compile()
 
     def moments() -> None:
@@ -111,7 +121,7 @@ def rows(images: Tensor, targets: Tensor) -> dict[str, Call]:
     plain, eager, compiled = Plain(), fc(T), fc(T)
     compiled.compile()
     adam = Adam(compiled.parameters(), fused=True)
-    masked, masks = pruned_step(GMP(0.9, every=10**6, until=1e-9), images, targets)
+    masked, masks = pruned_step(Prune(0.9, every=10**9), images, targets)
     gradr, hidden = pruned_step(GradR(alpha=1e-3), images, targets)
     return {
         "plain SpikingJelly": train_step(plain, Adam(plain.parameters()), images, targets),
@@ -137,9 +147,9 @@ def large(runs: int) -> dict[str, list[float]]:
     targets = one_hot(torch.randint(10, (16,)), 10).float()
     step = train_step(model, adam, images, targets)
     times = {"6Conv-2FC": [milliseconds(step, 1) for _ in range(max(1, runs // 10))]}
-    methods = {"masks": GMP(0.9, every=10**6, until=1e-9), "Grad R": GradR(alpha=1e-3)}
+    methods = {"masks": Prune(0.9, every=10**9), "Grad R": GradR(alpha=1e-3)}
     for name, method in methods.items():
-        pruner = Pruner(model, method, adam, steps=10**9)
+        pruner = start(model, method, adam)
 
         def moments(pruner: Pruner = pruner) -> None:
             pruner.before_step()

@@ -33,11 +33,12 @@ def reference(scores, keep, floor=0, exact=True):
     masks = best(scores, keep, exact)
     if all(int(mask.sum()) >= floor for mask in masks.values()):
         return masks
-    lifted = {}
+    lifted, floors = {}, 0
     for name, score in scores.items():
         mask = best({name: score}, floor, True)[name]
         lifted[name] = torch.where(mask, math.inf, score.double())
-    return best(lifted, keep, exact)
+        floors += int(mask.sum())
+    return best(lifted, max(keep, floors), exact)
 
 
 def best(scores, keep, exact):
@@ -66,9 +67,11 @@ def same(masks, others):
 def test_one_ranking_equals_the_naive_reference(scores, keep, floor, exact):
     chosen = choose(scores, keep, floor=floor, exact=exact)
     assert same(chosen, reference(scores, keep, floor, exact))
-    eligible = sum(int((score > -math.inf).sum()) for score in scores.values())
+    eligible = [int((score > -math.inf).sum()) for score in scores.values()]
     if exact:
-        assert sum(int(m.sum()) for m in chosen.values()) == min(max(keep, 0), eligible)
+        floors = sum(min(floor, number) for number in eligible)
+        expected = min(max(keep, floors), sum(eligible))
+        assert sum(int(m.sum()) for m in chosen.values()) == expected
 
 
 @given(rankings(), st.lists(st.integers(0, 20), min_size=4, max_size=4), st.integers(0, 2))

@@ -6,6 +6,7 @@ everywhere without being sent; rank 0 alone writes files.
 
 from __future__ import annotations
 
+import gc
 import os
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -49,6 +50,7 @@ def group() -> Iterator[torch.device]:
     try:
         yield device
     finally:
+        gc.collect()  # torch can hang if a replica outlives its process group
         dist.destroy_process_group()
 
 

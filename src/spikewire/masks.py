@@ -27,7 +27,8 @@ def choose(
         scores: a tensor of scores per name; higher is more worth having, ``-inf`` is never chosen.
         keep: how many to choose: one number for a single ranking over all tensors, or a number
             for each tensor.
-        floor: at least so many in each tensor (as far as it has eligible ones); the total stays.
+        floor: at least so many in each tensor, as far as it has eligible ones. In one ranking the
+            total stays, unless it is below the sum of the floors.
         exact: break ties by position (first name, first index). If False, everything that ties
             with the last one chosen is chosen too.
 
@@ -55,14 +56,11 @@ def _choose_together(
     low = [name for name, mask in chosen.items() if floor and int(mask.sum()) < floor]
     if not low:
         return chosen
-    lifted = {
-        name: score.masked_fill(
-            _strongest(name, score.flatten(), floor, True).view(score.shape), torch.inf
-        )
-        for name, score in scores.items()
-    }
-    flat = torch.cat([score.flatten() for score in lifted.values()])
-    return _split(_strongest("scores", flat, keep, exact), scores)
+    # the best of each tensor come first: should there be room for nothing else, they are all
+    best = [_strongest(name, score.flatten(), floor, True) for name, score in scores.items()]
+    lifted = flat.masked_fill(torch.cat(best), torch.inf)
+    keep = max(keep, sum(int(mask.sum()) for mask in best))
+    return _split(_strongest("scores", lifted, keep, exact), scores)
 
 
 def _split(flat: Tensor, like: Mapping[str, Tensor]) -> dict[str, Tensor]:

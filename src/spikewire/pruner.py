@@ -255,6 +255,8 @@ class Pruner:
             }
             if s.name in masks:
                 s.mask = masks[s.name]
+            else:
+                s.unmask()
         self._listen()
 
     # --- what it knows -------------------------------------------------------------------------

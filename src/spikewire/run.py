@@ -21,8 +21,8 @@ import platform
 import signal
 import subprocess
 import tomllib
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable, Generator, Iterator
+from contextlib import closing, contextmanager
 from dataclasses import asdict, dataclass, replace
 from importlib import metadata
 from pathlib import Path
@@ -207,29 +207,35 @@ class _Training:
         def progress(epoch: Epoch) -> None:
             show(self.out, self.recipe, epoch, self.records[-1] if self.records else None)
 
-        with _interrupts() as stop:
-            for epoch in fit(
-                self.model,
-                self.optimizer,
-                self.parts.train,
-                epochs=self.recipe.epochs,
-                validation=self.parts.validation,
-                test=self.parts.test,
-                loss=self.recipe.loss,
-                schedule=self.recipe.optimizer.schedule,
-                precision=self.recipe.precision,
-                compile=self.recipe.compile,
-                pruner=self.pruner,
-                seed=self.recipe.seed,
-                resume=self.resume,
-                stop=stop,
-                progress=progress,
-            ):
+        with _interrupts() as stop, closing(self._epochs(stop, progress)) as epochs:
+            for epoch in epochs:
                 self._keep(epoch)
                 progress(epoch)
                 if distributed.agree(stop()):
                     raise Stopped(f"stopped in epoch {epoch.epoch}, batch {epoch.batch}")
         self._conclude()
+
+    def _epochs(
+        self, stop: Callable[[], bool], progress: Callable[[Epoch], None]
+    ) -> Generator[Epoch]:
+        recipe = self.recipe
+        return fit(
+            self.model,
+            self.optimizer,
+            self.parts.train,
+            epochs=recipe.epochs,
+            validation=self.parts.validation,
+            test=self.parts.test,
+            loss=recipe.loss,
+            schedule=recipe.optimizer.schedule,
+            precision=recipe.precision,
+            compile=recipe.compile,
+            pruner=self.pruner,
+            seed=recipe.seed,
+            resume=self.resume,
+            stop=stop,
+            progress=progress,
+        )
 
     def _keep(self, epoch: Epoch) -> None:
         """Record a finished epoch, and save where training stands."""

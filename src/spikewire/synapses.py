@@ -31,9 +31,8 @@ class Synapses:
         self.weight = weight
         self.possible = possible
         self.state: dict[str, Tensor] = {}
-        self._gate = None if possible is None else possible.to(weight)
-        self._masked = False
         self._visible: Tensor | None = None
+        self.unmask()
 
     @property
     def mask(self) -> Tensor:
@@ -48,6 +47,11 @@ class Synapses:
         self._gate = mask.to(self.weight)
         self._masked = True
         self.enforce()
+
+    def unmask(self) -> None:
+        """Let the weights alone tell again which synapses exist."""
+        self._gate = None if self.possible is None else self.possible.to(self.weight)
+        self._masked = False
 
     @property
     def masked(self) -> bool:

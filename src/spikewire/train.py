@@ -14,7 +14,7 @@ from __future__ import annotations
 import math
 import shutil
 import time
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Generator, Iterable
 from contextlib import nullcontext
 from dataclasses import dataclass, field, replace
 from typing import Any, Protocol
@@ -127,7 +127,7 @@ def fit(
     resume: Epoch | None = None,
     stop: Callable[[], bool] = lambda: False,
     progress: Callable[[Epoch], None] = lambda epoch: None,
-) -> Iterator[Epoch]:
+) -> Generator[Epoch]:
     """Train, and yield an `Epoch` after each.
 
     Args:

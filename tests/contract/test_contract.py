@@ -4,6 +4,7 @@ Run as a script, this file is one of two ranks that train under DistributedDataP
 """
 
 import copy
+import gc
 import io
 import os
 import subprocess
@@ -510,31 +511,39 @@ def test_a_model_compiled_to_machine_code():
 # --- two processes --------------------------------------------------------------------------------
 
 
-def rank_of_two(rank, store):
-    """Train with every method on this rank's own data; compare everything after each step."""
+def train_in_step(name, rank):
+    """Train with a method on this rank's own data; compare everything after each step."""
     from torch import distributed
     from torch.nn.parallel import DistributedDataParallel
+
+    net = network(seed=0)
+    parallel = DistributedDataParallel(net)
+    optimizer = torch.optim.SGD(parallel.parameters(), **OPTIMIZERS["sgd"][1])
+    pruner = Pruner(parallel, recipe(name), optimizer, steps=14)
+    for step in range(14):
+        optimizer.zero_grad()
+        loss_of(parallel, step, rank).backward()
+        functional.reset_net(net)
+        optimizer.step()
+        assert_zeros(net, pruner)
+        mine = torch.cat([t.double().flatten() for t in snapshot(net, pruner).values()])
+        theirs = mine.clone()
+        distributed.broadcast(theirs, src=0)
+        assert mine.equal(theirs), f"{name} differs between the ranks after step {step}"
+    pruner.finish()
+    print(f"{name}: {pruner.sparsity:.3f}", flush=True)
+
+
+def rank_of_two(rank, store):
+    """Train with every method as one of two processes."""
+    from torch import distributed
 
     warnings.simplefilter("ignore")
     torch.set_num_threads(1)
     distributed.init_process_group("gloo", init_method=f"file://{store}", rank=rank, world_size=2)
     for name in RECIPES:
-        net = network(seed=0)
-        parallel = DistributedDataParallel(net)
-        optimizer = torch.optim.SGD(parallel.parameters(), **OPTIMIZERS["sgd"][1])
-        pruner = Pruner(parallel, recipe(name), optimizer, steps=14)
-        for step in range(14):
-            optimizer.zero_grad()
-            loss_of(parallel, step, rank).backward()
-            functional.reset_net(net)
-            optimizer.step()
-            assert_zeros(net, pruner)
-            mine = torch.cat([t.double().flatten() for t in snapshot(net, pruner).values()])
-            theirs = mine.clone()
-            distributed.broadcast(theirs, src=0)
-            assert mine.equal(theirs), f"{name} differs between the ranks after step {step}"
-        pruner.finish()
-        print(f"{name}: {pruner.sparsity:.3f}", flush=True)
+        train_in_step(name, rank)
+    gc.collect()  # torch can hang if a replica outlives its process group
     distributed.destroy_process_group()
 
 

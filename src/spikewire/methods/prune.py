@@ -12,12 +12,13 @@ from spikewire.shares import Share
 
 
 def check_sparsity(name: str, value: Schedule | float) -> None:
-    """Refuse a sparsity outside [0, 1), at either end of its schedule.
+    """Refuse a sparsity that is outside [0, 1) at any time.
 
     >>> check_sparsity("sparsity", 0.9)
     """
-    for progress in (0.0, 1.0):
-        if not 0.0 <= at(value, progress) < 1.0:
+    moments = (0.0, 1.0) if not callable(value) else [i / 100 for i in range(101)]
+    for progress in moments:
+        if isinstance(value, str) or not 0.0 <= at(value, progress) < 1.0:
             raise ValueError(
                 f"{name}={value!r}: give the share of zeros, from 0 up to but not including 1 "
                 "(0.9 keeps one synapse in ten)"

@@ -66,6 +66,8 @@ class Rewire(Method):
         check_sparsity("sparsity", self.sparsity)
         check_sparsity("sparsity", self.plan())
         check_every(self.every)
+        if not 0.0 < self.until <= 1.0:
+            raise ValueError(f"until={self.until}: give the progress of the last event, in (0, 1]")
         for progress in (0.0, 1.0):
             if not 0.0 <= at(self.exchange(), progress) < 1.0:
                 raise ValueError(f"churn={self.churn!r}: give the exchanged share, in [0, 1)")
