@@ -39,6 +39,7 @@ def test_train_report_measure_plot(command, tmp_path):
     assert status == 0
     last = json.loads((out / "report.json").read_text())["accuracy"]["last"]
     assert json.loads(printed)["accuracy"] == last
+    assert json.loads(printed)["bytes"] == json.loads((out / "report.json").read_text())["bytes"]
     status, printed, _ = command("report", out, tmp_path / "two")
     assert status == 0 and "±" in printed
     picture = tmp_path / "tradeoff.svg"
@@ -50,8 +51,13 @@ def test_train_report_measure_plot(command, tmp_path):
 def test_methods_and_recipes(command):
     status, printed, _ = command("methods", "--json")
     assert status == 0
-    assert [row["name"] for row in json.loads(printed)] == list(METHODS)
-    assert command("methods")[0] == 0
+    rows = json.loads(printed)
+    assert [row["name"] for row in rows] == list(METHODS)
+    assert {row["name"] for row in rows if not row["source"]} == {"dense", "prune", "rewire"}
+    assert "arXiv 1911.11134" in command("methods")[1]
+    status, printed, _ = command("recipes", "--json")
+    assert status == 0 and "digits" in json.loads(printed)
+    assert json.loads(command("recipes", "digits", "--json")[1])["data"]["name"] == "digits"
     status, printed, _ = command("recipes")
     assert status == 0 and "digits" in printed
     status, printed, _ = command("recipes", "mnist")
@@ -64,6 +70,8 @@ def test_methods_and_recipes(command):
         (["train", "digit"], "did you mean 'digits'"),
         (["train", "digits", "method.sparsty=1"], "did you mean 'sparsity'"),
         (["train", "digits", "method.sparsity=1.5"], "from 0 up to but not including 1"),
+        (["train", "digits", "loss=mze"], "did you mean 'mse'"),
+        (["train", "digits", "precision=bfloat"], "did you mean 'bfloat16'"),
         (["measure", "nowhere"], "no finished run"),
         (["report", "nowhere"], "no run folder"),
         (["train", "nowhere.py:net"], "there is no file"),

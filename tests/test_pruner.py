@@ -2,6 +2,7 @@
 
 import copy
 import math
+import pickle
 import warnings
 from dataclasses import dataclass
 
@@ -76,6 +77,11 @@ WRONG = {
     "optimizer of another model": ({"optimizer": lambda _: sgd(two_layers())}, "does not hold"),
     "no optimizer in the list": ({"optimizer": lambda _: []}, "does not hold"),
     "LBFGS": ({"optimizer": lambda net: torch.optim.LBFGS(net.parameters())}, "LBFGS"),
+    "no optimizer at all": ({"optimizer": lambda _: "adam"}, "optimizer: str is none"),
+    "a learning-rate schedule": (
+        {"optimizer": lambda net: torch.optim.lr_scheduler.ConstantLR(sgd(net))},
+        "optimizer: ConstantLR is none",
+    ),
     "Grad R without rate": ({"method": GradR(), "optimizer": None}, "learning_rate="),
     "Deep R without rate": ({"method": DeepR(), "optimizer": None}, "learning_rate="),
     "unknown name in possible": ({"possible": {"9.weight": some((1, 1))}}, "possible names"),
@@ -119,7 +125,7 @@ def test_wrong_input_is_refused_before_anything_is_changed(case):
     assert "\n" not in str(refusal.value)
     for name, value in net.state_dict().items():
         assert torch.equal(value.nan_to_num(), before[name].nan_to_num()), name
-    if held:
+    if isinstance(held, torch.optim.Optimizer):
         assert not held._optimizer_step_pre_hooks
         assert not held._optimizer_step_post_hooks
     assert not any(m._forward_hooks or m._forward_pre_hooks for m in net.modules())
@@ -194,6 +200,58 @@ def test_two_optimizers_equal_one_in_either_order(method, order):
 
     one, two = train(split=False), train(split=True)
     assert all(two[name].equal(value) for name, value in one.items())
+
+
+def open_round():
+    """A pruner of two optimizers of which only the first has stepped."""
+    net = two_layers()
+    optimizers = [torch.optim.SGD(part.parameters(), 0.1) for part in (net[0], net[2])]
+    pruner = Pruner(net, GradR(alpha=0.5), optimizers, steps=12)
+    net(torch.ones(1, 8)).sum().backward()
+    optimizers[0].step()
+    return net, pruner
+
+
+def test_a_state_is_never_taken_from_an_open_round():
+    _, pruner = open_round()
+    assert pruner.state_dict()["step"] == 1
+    for s in pruner:
+        theta, sign = s.state["theta"], s.state["sign"]
+        assert s.weight.equal(sign * (sign * theta).relu())
+
+
+def test_a_model_copied_within_a_round_leaves_the_pruner_behind():
+    net, pruner = open_round()
+    twins = copy.deepcopy(net), pickle.loads(pickle.dumps(net))
+    for twin in twins:
+        twin(torch.ones(1, 8))
+    assert pruner.step == 0
+    net(torch.ones(1, 8))
+    assert pruner.step == 1
+
+
+def test_chance_is_not_the_chance_that_drew_the_weights():
+    torch.manual_seed(7)
+    net = nn.Linear(100, 100)
+    pruner = Pruner(net, SET(0.5), sgd(net), steps=100, seed=7)
+    torch.manual_seed(7)
+    weights = nn.Linear(100, 100).weight
+    both = torch.stack([weights.flatten(), pruner.masks["weight"].flatten().float()])
+    assert abs(torch.corrcoef(both)[0, 1]) < 0.05
+
+
+def test_a_state_from_before_the_first_cut_lets_all_synapses_exist_again():
+    net = two_layers()
+    optimizer = sgd(net)
+    pruner = Pruner(net, Prune(0.5, every=1), optimizer, steps=10)
+    early, weights = pruner.state_dict(), copy.deepcopy(net.state_dict())
+    random_gradients(pruner)
+    optimizer.step()
+    assert pruner.sparsity == 0.5
+    net.load_state_dict(weights)
+    pruner.load_state_dict(early)
+    assert pruner.sparsity == 0.0
+    assert not any(s.masked for s in pruner)
 
 
 def test_an_optimizer_without_synapses_is_left_alone():

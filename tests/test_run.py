@@ -14,6 +14,7 @@ from torch import multiprocessing
 from spikewire import METHODS, distributed, report
 from spikewire.config import override, read, recipe
 from spikewire.formats import load_sparse
+from spikewire.nets import NETS
 from spikewire.run import measured, run
 
 SMALL = ["epochs=3", "network.T=2", "network.width=8", "twin=false", "compile=false"]
@@ -144,16 +145,16 @@ def test_an_interrupt_saves_in_mid_epoch_and_the_same_command_continues(tmp_path
 
 
 def rank_process(rank, port, folder):
-    """One of two processes under torchrun's variables."""
+    """One of three processes under torchrun's variables: sums of three depend on their order."""
     os.environ |= {
         "RANK": str(rank),
         "LOCAL_RANK": str(rank),
-        "WORLD_SIZE": "2",
+        "WORLD_SIZE": "3",
         "MASTER_ADDR": "127.0.0.1",
         "MASTER_PORT": str(port),
     }
     torch.set_num_threads(1)
-    words = ["method=criticality", "method.every=5", "epochs=2"]
+    words = ["method=criticality", "method.every=5", "epochs=2", "batch=66"]
     with distributed.group():
         run(small(*words), Path(folder) / "whole")
         try:
@@ -172,12 +173,12 @@ def free_port():
         return probe.getsockname()[1]
 
 
-def test_two_processes_train_one_network_and_continue_bit_exactly(tmp_path):
-    multiprocessing.spawn(rank_process, (free_port(), str(tmp_path)), nprocs=2)
+def test_three_processes_train_one_network_and_continue_bit_exactly(tmp_path):
+    multiprocessing.spawn(rank_process, (free_port(), str(tmp_path)), nprocs=3)
     one, other = ((tmp_path / d / "model.safetensors").read_bytes() for d in ("whole", "broken"))
     assert one == other
     facts = json.loads((tmp_path / "whole" / "report.json").read_text())
-    assert facts["machine"]["processes"] == 2
+    assert facts["machine"]["processes"] == 3
     assert facts["accuracy"]["last"] > 30
 
 
@@ -189,9 +190,55 @@ def test_two_processes_train_one_network_and_continue_bit_exactly(tmp_path):
         (["network.width=x"], "width"),
         (['only=["nothing*"]'], "matches no synapses"),
         (["data=mnist"], "mnist"),
+        (["twin=true", 'only=["nothing*"]'], "matches no synapses"),
     ],
 )
 def test_what_does_not_fit_together_is_refused_before_any_work(tmp_path, words, message):
     with pytest.raises((ValueError, FileNotFoundError), match=message):
         run(small(*words), tmp_path / "run", root=tmp_path)
-    assert not (tmp_path / "run" / "metrics.jsonl").exists()
+    assert not (tmp_path / "run").exists()
+
+
+def test_a_network_without_tensors_is_refused(tmp_path, monkeypatch):
+    monkeypatch.setitem(NETS, "pair", Pair)
+    with pytest.raises(ValueError, match=r"gives tuple for 2 images.*let it return a tensor"):
+        run(recipe({"network": "pair"}), tmp_path / "run")
+
+
+class Pair(torch.nn.Module):
+    """Gives its output and something else."""
+
+    def __init__(self):
+        super().__init__()
+        self.linear = torch.nn.Linear(64, 10)
+
+    def forward(self, x):
+        return self.linear(x.flatten(1)), x
+
+
+class Plain(Pair):
+    """No spiking neuron is in it."""
+
+    def forward(self, x):
+        return super().forward(x)[0]
+
+
+def test_sparsity_is_that_of_the_tensors_that_are_pruned(tmp_path):
+    words = ["method.sparsity=0.5", 'only=["conv*"]', "epochs=1"]
+    out = run(small(*words), tmp_path / "some")
+    facts = json.loads((out / "report.json").read_text())
+    (record,) = map(json.loads, (out / "metrics.jsonl").read_text().splitlines())
+    assert facts["sparsity"] == pytest.approx(0.5, abs=1e-3)
+    assert [layer["name"] for layer in facts["layers"]] == [
+        layer["name"] for layer in record["layers"]
+    ]
+    assert measured(out).as_dict()["bytes"] == facts["bytes"]
+
+
+def test_a_network_without_known_neurons_is_trained_and_measured(tmp_path, monkeypatch):
+    monkeypatch.setitem(NETS, "plain", Plain)
+    out = run(recipe({"network": "plain", "epochs": 1}), tmp_path / "run")
+    facts = json.loads((out / "report.json").read_text())
+    assert facts["firing_rate"] is None and facts["neurobench"]["ActivationSparsity"] is None
+    (record,) = map(json.loads, (out / "metrics.jsonl").read_text().splitlines())
+    assert record["firing_rate"] is None

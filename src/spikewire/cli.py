@@ -57,6 +57,8 @@ def train(
 ) -> None:
     """Train and prune a network; the same command again continues, or returns at once."""
     chosen = config.recipe(config.override(config.read(recipe), settings or []))
+    if tensorboard:
+        board.check()
     folder = out or Path("runs") / Path(recipe.partition(":")[0]).stem
     with _Display(quiet=as_json or distributed.rank() > 0) as display:
         log = board.log if tensorboard else lambda *_: None
@@ -110,6 +112,7 @@ def methods(as_json: Json = False) -> None:
         {
             "name": name,
             "what": (kind.__doc__ or "").strip().splitlines()[0],
+            "source": kind.source,
             "fields": config.defaults(kind),
         }
         for name, kind in METHODS.items()
@@ -117,23 +120,29 @@ def methods(as_json: Json = False) -> None:
     if as_json:
         typer.echo(json.dumps(rows))
         return
-    table = Table("method", "what it does", "fields", show_lines=True)
+    table = Table("method", "what it does", "source", "fields", show_lines=True)
     for row in rows:
         values = ", ".join(f"{key}={value}" for key, value in row["fields"].items())
-        table.add_row(row["name"], row["what"], values)
+        table.add_row(row["name"], row["what"], row["source"], values)
     console.print(table)
 
 
 @app.command()
 def recipes(
     name: Annotated[str | None, typer.Argument(help="Print this recipe, complete.")] = None,
+    as_json: Json = False,
 ) -> None:
     """List the recipes that come with spikewire, or print one with all its settings."""
     if name is not None:
-        typer.echo(config.recipe(config.read(name)).toml())
+        chosen = config.recipe(config.read(name))
+        typer.echo(json.dumps(chosen.dump()) if as_json else chosen.toml())
         return
-    for known in config.recipes():
-        typer.echo(f"{known:<16} {config.about(known)}")
+    known = {name: config.about(name) for name in config.recipes()}
+    if as_json:
+        typer.echo(json.dumps(known))
+        return
+    for name, about in known.items():
+        typer.echo(f"{name:<16} {about}")
 
 
 def _show(folders: list[Path], as_json: bool) -> None:
@@ -202,11 +211,9 @@ class _Display:
             )
         state = f"epoch {epoch.epoch} loss {epoch.loss:.4f}"
         if record is not None:
-            state += (
-                f"  test {record['accuracy']['test']:.2f} %"
-                f"  sparsity {record['sparsity']:.4f}"
-                f"  rate {record['firing_rate']:.3f}"
-            )
+            state += f"  test {record['accuracy']['test']:.2f} %  sparsity {record['sparsity']:.4f}"
+            if record["firing_rate"] is not None:
+                state += f"  rate {record['firing_rate']:.3f}"
         self.progress.update(self.tasks[out], completed=epoch.step, state=state)
 
 

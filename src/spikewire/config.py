@@ -14,7 +14,7 @@ from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field, fields, is_dataclass
 from importlib import resources
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated, Any, Literal
 
 import tomli_w
 from pydantic import Field, InstanceOf, TypeAdapter, ValidationError
@@ -26,9 +26,10 @@ from spikewire.nets import NETS, net
 from spikewire.pruner import Method
 from spikewire.schedules import Constant, Schedule
 from spikewire.spelling import nearest
+from spikewire.train import LOSSES, PRECISIONS
 
 Positive = Annotated[int, Field(ge=1)]
-Share = Annotated[float, Field(ge=0.0, lt=1.0)]
+Fraction = Annotated[float, Field(ge=0.0, lt=1.0)]
 
 
 @dataclass(frozen=True)
@@ -44,7 +45,7 @@ class Dataset:
     """Which data, how much of its training part validates, and how it is augmented."""
 
     name: str = "digits"
-    validation: Share = 0.1
+    validation: Fraction = 0.1
     augment: str = "none"
     download: bool = False
 
@@ -57,7 +58,7 @@ class Optimizer:
     lr: Annotated[float, Field(gt=0.0)] = 1e-3
     schedule: Schedule = Constant(1.0)
     weight_decay: Annotated[float, Field(ge=0.0)] = 0.0
-    momentum: Share = 0.9
+    momentum: Fraction = 0.9
 
 
 @dataclass(frozen=True)
@@ -84,7 +85,7 @@ class Recipe:
     batch: Positive = 128
     loss: str = "mse"
     precision: str = "float32"
-    compile: bool | str = "auto"
+    compile: bool | Literal["auto"] = "auto"
     only: list[str] = field(default_factory=list)
     floor: Annotated[int, Field(ge=0)] = 1
     seed: Annotated[int, Field(ge=0)] = 0
@@ -129,6 +130,8 @@ def recipe(table: Mapping[str, Any]) -> Recipe:
     for key, value, known in (
         ("data.augment", built.data.augment, AUGMENTS),
         ("optimizer.name", built.optimizer.name, ("adam", "adamw", "sgd")),
+        ("loss", built.loss, LOSSES),
+        ("precision", built.precision, PRECISIONS),
     ):
         if value not in known:
             raise ValueError(f"{key}={value!r}{nearest(value, known)}: use {', '.join(known)}")

@@ -64,7 +64,11 @@ def replicated(model: nn.Module, device: torch.device) -> nn.Module:
     if not running():
         return model
     return nn.parallel.DistributedDataParallel(
-        model, device_ids=[device.index] if device.type == "cuda" else None
+        model,
+        device_ids=[device.index] if device.type == "cuda" else None,
+        # otherwise gradients are packed anew, and added up in another order, after the first step
+        # of a process: a continued run would differ in the last bit
+        find_unused_parameters=True,
     )
 
 

@@ -62,7 +62,16 @@ class Hooks:
         for handle in self._handles:
             handle.remove()
         self._handles = []
-        self._close()
+        self.settle()
+
+    def settle(self) -> None:
+        """End a round that is still open: one of several optimizers sat out."""
+        if self._guard is not None:
+            self._guard.remove()
+            self._guard = None
+        if self._waiting is not None:
+            self._waiting = None
+            self._after()
 
     def group(self, name: str) -> dict[str, Any]:
         """The optimizer's settings for a tensor: learning rate, momentum."""
@@ -97,24 +106,30 @@ class Hooks:
             return
         self._waiting.discard(id(optimizer))
         if not self._waiting:
-            self._close()
+            self.settle()
 
     def _open(self, optimizer: Optimizer) -> None:
         if self._waiting is not None and id(optimizer) not in self._waiting:
-            self._close()  # it steps again before another has stepped at all
+            self.settle()  # it steps again before another has stepped at all
         if self._waiting is None:
             self._before()
             self._waiting = {id(each) for each in self.optimizers}
             if len(self.optimizers) > 1:
-                self._guard = self._model.register_forward_pre_hook(lambda *_: self._close())
+                self._guard = self._model.register_forward_pre_hook(_Guard(self))
 
-    def _close(self) -> None:
-        if self._guard is not None:
-            self._guard.remove()
-            self._guard = None
-        if self._waiting is not None:
-            self._waiting = None
-            self._after()
+
+class _Guard:
+    """Ends an open round before the next forward pass; a copied model leaves it behind."""
+
+    def __init__(self, hooks: Hooks | None) -> None:
+        self.hooks = hooks
+
+    def __call__(self, *_: Any) -> None:
+        if self.hooks is not None:
+            self.hooks.settle()
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        return _Guard, (None,)
 
 
 def _places(
@@ -123,6 +138,11 @@ def _places(
     """Where each tensor is: its optimizer, and the number of its group (the dict may change)."""
     found: dict[int, tuple[Optimizer, int]] = {}
     for optimizer in optimizers:
+        if not isinstance(optimizer, Optimizer):
+            raise ValueError(
+                f"optimizer: {type(optimizer).__name__} is none: give a torch.optim.Optimizer, "
+                "several in a list, or None and call before_step and after_step yourself"
+            )
         if isinstance(optimizer, torch.optim.LBFGS):
             raise ValueError(
                 "optimizer: LBFGS evaluates the loss several times in one step, so there is no "

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
-from contextlib import contextmanager
+from collections.abc import Iterable, Iterator, Sequence
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from dataclasses import asdict, dataclass, fields
 from functools import partial
 from typing import Any
@@ -12,7 +12,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn.functional import linear
 
-from spikewire.dialects import reset
+from spikewire.dialects import neurons, reset
 from spikewire.observe import Activity, watch
 from spikewire.weights import synaptic_weights, unwrapped
 
@@ -110,10 +110,10 @@ class Report:
         return 1.0 - self.alive / self.synapses
 
     @property
-    def firing_rate(self) -> float:
-        """Spikes per neuron and time step over all neuron layers."""
+    def firing_rate(self) -> float | None:
+        """Spikes per neuron and time step over all neuron layers; None if there are none."""
         total = sum(layer.neurons for layer in self.firing)
-        return sum(layer.rate * layer.neurons for layer in self.firing) / total if total else 0.0
+        return sum(layer.rate * layer.neurons for layer in self.firing) / total if total else None
 
     @property
     def silent(self) -> int:
@@ -122,7 +122,7 @@ class Report:
     def figures(self) -> dict[str, float]:
         """The numbers that two reports are compared by."""
         return {
-            "accuracy %": float("nan") if self.accuracy is None else self.accuracy,
+            "accuracy %": _or_nan(self.accuracy),
             "sparsity": self.sparsity,
             "synapses": self.alive,
             "bytes, dense": self.bytes_dense,
@@ -130,7 +130,7 @@ class Report:
             "synops per sample": self.operations.synops,
             "MACs per sample": self.operations.macs,
             "energy nJ per sample": self.operations.energy_nj,
-            "firing rate": self.firing_rate,
+            "firing rate": _or_nan(self.firing_rate),
             "silent neurons": self.silent,
         }
 
@@ -139,7 +139,7 @@ class Report:
         return {
             "Footprint": self.bytes_dense,
             "ConnectionSparsity": self.sparsity,
-            "ActivationSparsity": 1.0 - self.firing_rate,
+            "ActivationSparsity": None if self.firing_rate is None else 1.0 - self.firing_rate,
             "SynapticOperations": {
                 "Effective_MACs": self.operations.macs,
                 "Effective_ACs": self.operations.synops,
@@ -204,13 +204,17 @@ class Comparison:
         )
 
 
-def measure(model: nn.Module, batches: Any) -> Report:
+def measure(model: nn.Module, batches: Any, *, only: Sequence[str] | None = None) -> Report:
     """Count what a network has, and what it does on data.
+
+    Operations are those of linear and convolutional layers. Transposed convolutions and recurrent
+    cells of torch are not counted.
 
     Args:
         model: images (B, C, H, W) to outputs (T, B, classes) or (B, classes). It is evaluated and
             left in the mode it was in, at rest.
         batches: one batch (a tensor, or a pair with labels), or an iterable of batches.
+        only: name patterns of the prunable tensors, as given to `Pruner`; sparsity is theirs.
 
     Raises:
         ValueError: if there is no data or no synapse.
@@ -223,7 +227,7 @@ def measure(model: nn.Module, batches: Any) -> Report:
     training = model.training
     model.eval()
     try:
-        with torch.no_grad(), _activity(model) as activity, _operations(model) as totals:
+        with torch.no_grad(), activity_of(model) as activity, _operations(model) as totals:
             hits, labelled, samples = 0, 0, 0
             for images, labels in _pairs(batches):
                 outputs = model(images)
@@ -239,16 +243,16 @@ def measure(model: nn.Module, batches: Any) -> Report:
     return Report(
         accuracy=100.0 * hits / labelled if labelled else None,
         parameters=sum(p.numel() for p in model.parameters()),
-        layers=count(model),
+        layers=count(model, only),
         firing=_firing(activity),
         operations=Operations(**{name: value / samples for name, value in totals.items()}),
         bytes_dense=_bytes(model),
-        bytes_sparse=_sparse_bytes(model),
+        bytes_sparse=_sparse_bytes(model, only),
         samples=samples,
     )
 
 
-def count(model: nn.Module) -> tuple[LayerCount, ...]:
+def count(model: nn.Module, only: Sequence[str] | None = None) -> tuple[LayerCount, ...]:
     """Synapses per tensor, alive meaning not 0.
 
     >>> count(nn.Linear(2, 3))
@@ -256,7 +260,7 @@ def count(model: nn.Module) -> tuple[LayerCount, ...]:
     """
     return tuple(
         LayerCount(name, weight.numel(), int(torch.count_nonzero(weight)))
-        for name, weight in synaptic_weights(model)
+        for name, weight in synaptic_weights(model, only)
     )
 
 
@@ -267,6 +271,21 @@ def readout(outputs: Tensor) -> Tensor:
     tensor([[0.5000, 1.0000]])
     """
     return outputs.mean(0) if outputs.ndim == 3 else outputs
+
+
+def activity_of(model: nn.Module) -> AbstractContextManager[Activity]:
+    """`watch` for firing rates alone; nothing is seen where no neuron layer is known.
+
+    >>> with activity_of(nn.Linear(2, 1)) as activity:
+    ...     print(activity, activity.rate)
+    {} None
+    """
+    known = any(True for _ in neurons(unwrapped(model)))
+    return watch(model, spikes=False) if known else nullcontext(Activity())
+
+
+def _or_nan(value: float | None) -> float:
+    return float("nan") if value is None else value
 
 
 def _pairs(batches: Any) -> Iterator[tuple[Tensor, Tensor | None]]:
@@ -282,17 +301,6 @@ def _pairs(batches: Any) -> Iterator[tuple[Tensor, Tensor | None]]:
             f"batches is {type(batches).__name__}: give a tensor of images, a pair of images and "
             "labels, or an iterable of those"
         )
-
-
-@contextmanager
-def _activity(model: nn.Module) -> Iterator[Activity]:
-    try:
-        with watch(model, spikes=False) as activity:
-            yield activity
-    except ValueError as error:
-        if "no neuron layer" not in str(error):
-            raise
-        yield Activity()
 
 
 def _firing(activity: Activity) -> tuple[Firing, ...]:
@@ -346,9 +354,9 @@ def _bytes(model: nn.Module) -> int:
     return sum(value.numel() * value.element_size() for value in model.state_dict().values())
 
 
-def _sparse_bytes(model: nn.Module) -> int:
+def _sparse_bytes(model: nn.Module, only: Sequence[str] | None) -> int:
     """With each synaptic tensor as survivors behind a bit mask, where that is smaller."""
     return _bytes(model) - sum(
         max(0, weight.element_size() * int((weight == 0).sum()) - (weight.numel() + 7) // 8)
-        for _, weight in synaptic_weights(model)
+        for _, weight in synaptic_weights(model, only)
     )

@@ -121,10 +121,10 @@ class Activity(dict[str, Layer]):
     """The watched layers by name, in the order of the network."""
 
     @property
-    def rate(self) -> float:
-        """Spikes per neuron and time step over the whole network."""
-        rates = torch.cat([layer.rates.flatten() for layer in self.values()])
-        return float(rates.mean())
+    def rate(self) -> float | None:
+        """Spikes per neuron and time step over the whole network; None without neurons."""
+        rates = [layer.rates.flatten() for layer in self.values()]
+        return float(torch.cat(rates).mean()) if rates else None
 
 
 @contextmanager

@@ -524,23 +524,10 @@ def tradeoff(runs: Sequence[Record], x: str = "connectivity", y: str = "accuracy
     dense = [point for point in points if point[0][0] == "dense"]
     sparse = [point for point in points if point[0][0] != "dense"]
     for rank, series in enumerate(dict.fromkeys(point[0] for point in sparse)):
-        mine = sorted((point for point in sparse if point[0] == series), key=lambda p: p[2][0])
-        axes.errorbar(
-            [point[2][0] for point in mine],
-            [point[3][0] for point in mine],
-            xerr=[point[2][1] for point in mine],
-            yerr=[point[3][1] for point in mine],
-            color=PALETTE[rank % len(PALETTE)],
-            marker=MARKERS[(rank + rank // len(PALETTE)) % len(MARKERS)],
-            capsize=2.5,
-            elinewidth=1,
-            linewidth=1.2,
-            label=_series(series, settings),
-        )
-    for rank, (series, _, _, (mean, spread)) in enumerate(dense):
-        style = ("--", "-.", ":")[rank % 3]
-        axes.axhline(mean, color=GREY, linestyle=style, label=_series(series, settings))
-        axes.axhspan(mean - spread, mean + spread, color=GREY, alpha=0.12, linewidth=0)
+        mine = [point for point in sparse if point[0] == series]
+        _line(axes, rank, _series(series, settings), mine)
+    for rank, (series, _, _, level) in enumerate(dense):
+        _level(axes, rank, _series(series, settings), level)
     _scale(axes.xaxis, axes.set_xscale, across)
     _scale(axes.yaxis, axes.set_yscale, upwards)
     handles, labels = axes.get_legend_handles_labels()
@@ -557,6 +544,30 @@ def tradeoff(runs: Sequence[Record], x: str = "connectivity", y: str = "accuracy
         ),
         rows=tuple((*series, count, *mean_x, *mean_y) for series, count, mean_x, mean_y in points),
     )  # fmt: skip
+
+
+def _line(axes: Axes, rank: int, label: str, points: Sequence[tuple[Any, ...]]) -> None:
+    """One series: a point with error bars per recipe, joined from left to right."""
+    across, upwards = zip(*sorted(point[2:] for point in points), strict=True)
+    axes.errorbar(
+        [mean for mean, _ in across],
+        [mean for mean, _ in upwards],
+        xerr=[spread for _, spread in across],
+        yerr=[spread for _, spread in upwards],
+        color=PALETTE[rank % len(PALETTE)],
+        marker=MARKERS[(rank + rank // len(PALETTE)) % len(MARKERS)],
+        capsize=2.5,
+        elinewidth=1,
+        linewidth=1.2,
+        label=label,
+    )
+
+
+def _level(axes: Axes, rank: int, label: str, level: tuple[float, float]) -> None:
+    """A dense network: a line at its mean, in a band of its spread."""
+    mean, spread = level
+    axes.axhline(mean, color=GREY, linestyle=("--", "-.", ":")[rank % 3], label=label)
+    axes.axhspan(mean - spread, mean + spread, color=GREY, alpha=0.12, linewidth=0)
 
 
 def mean_and_spread(values: Sequence[float]) -> tuple[float, float]:

@@ -50,6 +50,9 @@ class Method:
     ...         pruner.rewire({s.name: s.mask & (s.weight.abs() > self.tau) for s in pruner})
     """
 
+    source: ClassVar[str] = ""
+    """Authors, year and where the paper is."""
+
     needs_rate: ClassVar[bool] = False
     """Whether the method moves weights itself, in units of the optimizer's learning rate."""
 
@@ -143,8 +146,8 @@ class Pruner:
         self._synapses = synapses_of(self.model, only, possible)
         self._criticality = CriticalityProbe(self.model) if method.observes else None
         self._hooks: Hooks | None = None
-        held = [optimizer] if isinstance(optimizer, Optimizer) else optimizer
-        hooks = self._hooks = self._hooks_on(*held) if held is not None else None
+        held = list(optimizer) if isinstance(optimizer, Sequence) else [optimizer]
+        hooks = self._hooks = self._hooks_on(*held) if optimizer is not None else None
         if state is not None:
             self.load_state_dict(state)
         else:
@@ -210,8 +213,11 @@ class Pruner:
     def state_dict(self) -> dict[str, Any]:
         """All that continuing needs: step, masks (bit-packed), the method's tensors, randomness.
 
-        Save it beside the model and the optimizer; a continued run is bit-exact.
+        Save it beside the model and the optimizer, between two steps and before their state is
+        taken; a continued run is bit-exact.
         """
+        if self._hooks is not None:
+            self._hooks.settle()
         return {
             "method": type(self.method).__name__,
             "step": self.step,
@@ -376,7 +382,7 @@ class Pruner:
         self.method.start(self)
         self._listen()
 
-    def _hooks_on(self, *optimizers: Optimizer) -> Hooks:
+    def _hooks_on(self, *optimizers: Any) -> Hooks:
         weights = {s.name: s.weight for s in self}
         return Hooks(self.model, weights, optimizers, self.before_step, self.after_step)
 

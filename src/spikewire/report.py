@@ -21,7 +21,7 @@ from typing_extensions import TypedDict  # pydantic needs it before Python 3.12
 from spikewire import formats
 from spikewire.plots import Plot, figures, mean_and_spread
 
-Share = Annotated[float, Field(ge=0, le=1)]
+Fraction = Annotated[float, Field(ge=0, le=1)]
 Amount = Annotated[FiniteFloat, Field(ge=0)]
 OPEN = ConfigDict(extra="allow")  # later versions may write more than this one reads
 NONE, MINUS, TIMES = "\N{EN DASH}", "\N{MINUS SIGN}", "\N{MULTIPLICATION SIGN}"
@@ -62,7 +62,7 @@ class Record(TypedDict):
     __pydantic_config__ = OPEN  # type: ignore[misc]
     epoch: NonNegativeInt
     accuracy: dict[str, FiniteFloat | None]
-    sparsity: Share
+    sparsity: Fraction
     layers: NotRequired[list[Layer]]
     histograms: NotRequired[dict[str, dict[str, Histogram]] | None]
 
@@ -82,12 +82,12 @@ class Bytes(TypedDict):
     sparse: NotRequired[NonNegativeInt | None]
 
 
-class Report(TypedDict):
+class Facts(TypedDict):
     """The file report.json."""
 
     __pydantic_config__ = OPEN  # type: ignore[misc]
     accuracy: Accuracy
-    sparsity: Share
+    sparsity: Fraction
     layers: list[Layer]
     method: str
     network: NotRequired[str | None]
@@ -110,7 +110,7 @@ class Report(TypedDict):
 
 
 RECORD = TypeAdapter(Record)
-REPORT = TypeAdapter(Report)
+REPORT = TypeAdapter(Facts)
 
 
 @dataclass(frozen=True)

@@ -43,6 +43,7 @@ from spikewire.methods import Dense
 from spikewire.pruner import Pruner
 from spikewire.train import Epoch, fit
 
+DENSE, SPARSE = "model.safetensors", "model.sparse.safetensors"
 _BINS = 60
 # Accuracy at the best validated epoch counts only among epochs about as sparse as the last one.
 _SAME_CONNECTIVITY = 0.05
@@ -83,6 +84,8 @@ def run(
     out = Path(out)
     with distributed.group() as device:
         _refuse_other(recipe, out)
+        if recipe.twin and not finished(out):
+            _Training(recipe, out, load_data(recipe, root), device, log)  # refuses before the twin
         if recipe.twin:
             dense = replace(recipe, method=Dense(), twin=False)
             _run(dense, out / "dense", root, device, show, log)
@@ -262,27 +265,25 @@ class _Training:
     def _conclude(self) -> None:
         masks = self.pruner.finish()
         if distributed.rank() == 0:
-            measured = measure(self.model, _whole(self.parts.test))
-            sizes = {
-                "dense": formats.save_dense(self.out / "model.safetensors", self.model),
-                "sparse": formats.save_sparse(
-                    self.out / "model.sparse.safetensors", self.model, masks
-                ),
-            }
-            facts = measured.as_dict() | {
-                "accuracy": _accuracy(measured.accuracy, self.records),
-                "bytes": sizes,
-                "epochs": self.recipe.epochs,
-                "seconds_per_epoch": _mean([record["seconds"] for record in self.records]),
-                "method": self.recipe.dump()["method"]["name"],
-                "network": self.recipe.network.name,
-                "data": self.recipe.data.name,
-                "seed": self.recipe.seed,
-                **provenance(self.device),
-            }
-            formats.write_json(self.out / "report.json", facts)
+            formats.save_dense(self.out / DENSE, self.model)
+            formats.save_sparse(self.out / SPARSE, self.model, masks)
+            formats.write_json(self.out / "report.json", self._facts())
             formats.remove_checkpoint(self.out / "checkpoint")
         distributed.wait()
+
+    def _facts(self) -> dict[str, Any]:
+        """What report.json says."""
+        measured = _measure(self.recipe, self.out, self.model, _whole(self.parts.test))
+        return measured.as_dict() | {
+            "accuracy": _accuracy(measured.accuracy, self.records),
+            "epochs": self.recipe.epochs,
+            "seconds_per_epoch": _mean([record["seconds"] for record in self.records]),
+            "method": self.recipe.dump()["method"]["name"],
+            "network": self.recipe.network.name,
+            "data": self.recipe.data.name,
+            "seed": self.recipe.seed,
+            **provenance(self.device),
+        }
 
 
 def _batches(recipe: Recipe, data: Data, device: torch.device) -> _Parts:
@@ -319,7 +320,7 @@ def _check_shapes(model: nn.Module, data: Data, device: torch.device) -> None:
     training = model.training
     try:
         with torch.no_grad():
-            found = readout(model.eval()(torch.zeros(2, *data.shape, device=device))).shape
+            outputs = model.eval()(torch.zeros(2, *data.shape, device=device))
     except RuntimeError as error:
         raise ValueError(
             f"the network does not take images of shape {data.shape} from {data.name}: {error}; "
@@ -328,11 +329,13 @@ def _check_shapes(model: nn.Module, data: Data, device: torch.device) -> None:
     finally:
         model.train(training)
         reset(model)
-    if tuple(found) != (2, len(data.classes)):
+    shape = tuple(readout(outputs).shape) if isinstance(outputs, Tensor) else None
+    if shape != (2, len(data.classes)):
+        given = type(outputs).__name__ if shape is None else f"outputs of shape {shape}"
         raise ValueError(
-            f"the network gives outputs of shape {tuple(found)} for 2 images, but {data.name} has "
-            f"{len(data.classes)} classes: set network.classes={len(data.classes)}, and let it "
-            "return (T, B, classes) or (B, classes)"
+            f"the network gives {given} for 2 images, but {data.name} has {len(data.classes)} "
+            f"classes: set network.classes={len(data.classes)}, and let it return a tensor "
+            "(T, B, classes) or (B, classes)"
         )
 
 
@@ -474,9 +477,19 @@ def measured(out: Path, *, root: Path | str | None = None, batch: int = 500) -> 
         raise ValueError(f"{out} holds no finished run: train it first, or give another folder")
     chosen = config.recipe(tomllib.loads((out / "run.toml").read_text()))
     model = config.build(chosen.network)
-    model.load_state_dict(load_file(out / "model.safetensors"))
+    model.load_state_dict(load_file(out / DENSE))
     data = load_data(chosen, root)
-    return measure(model, Batches(data.test, batch, data.mean, data.std, shuffle=False))
+    test = Batches(data.test, batch, data.mean, data.std, shuffle=False)
+    return _measure(chosen, out, model, test)
+
+
+def _measure(recipe: Recipe, out: Path, model: nn.Module, test: Batches) -> Report:
+    """Measure a network whose files have been written: bytes are the sizes of those."""
+    return replace(
+        measure(model, test, only=recipe.only or None),
+        bytes_dense=(out / DENSE).stat().st_size,
+        bytes_sparse=(out / SPARSE).stat().st_size,
+    )
 
 
 def _mean(values: list[float]) -> float:

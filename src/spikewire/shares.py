@@ -25,9 +25,9 @@ def uniform(shapes: Mapping[str, Size], sparsity: float) -> dict[str, float]:
 
 
 def erk(shapes: Mapping[str, Size], sparsity: float) -> dict[str, float]:
-    """Erdos-Renyi-Kernel: density proportional to ``sum(dims) / prod(dims)``, at most 1.
+    """Erdos-Renyi-Kernel: connectivity proportional to ``sum(dims) / prod(dims)``, at most 1.
 
-    Tensors whose density would exceed 1 become dense and the rest is solved for again.
+    Tensors whose connectivity would exceed 1 become dense and the rest is solved for again.
     Evci et al. 2020 (arXiv 1911.11134), after Mocanu et al. 2018.
 
     >>> shares = erk({"conv": Size([8, 4, 3, 3]), "fc": Size([10, 100])}, 0.5)
@@ -40,7 +40,7 @@ def erk(shapes: Mapping[str, Size], sparsity: float) -> dict[str, float]:
 
 
 def by_size(shapes: Mapping[str, Size], sparsity: float) -> dict[str, float]:
-    """Density proportional to ``1 / sqrt(number of weights)``: large tensors bear more.
+    """Connectivity proportional to ``1 / sqrt(number of weights)``: large tensors bear more.
 
     >>> {name: round(value, 3) for name, value in
     ...  by_size({"a": Size([10, 10]), "b": Size([100, 100])}, 0.9).items()}
@@ -54,7 +54,7 @@ def by_size(shapes: Mapping[str, Size], sparsity: float) -> dict[str, float]:
 def _proportional(
     raw: Mapping[str, float], shapes: Mapping[str, Size], sparsity: float
 ) -> dict[str, float]:
-    """Densities proportional to ``raw``, capped at 1, which together meet the sparsity."""
+    """Sparsities that meet that of the whole, connectivities proportional to ``raw``, at most 1."""
     sizes = {name: shape.numel() for name, shape in shapes.items()}
     budget = (1.0 - sparsity) * sum(sizes.values())
     full: set[str] = set()
@@ -65,8 +65,8 @@ def _proportional(
         scale = left / weight if rest else 0.0
         over = {name for name in rest if scale * raw[name] > 1.0}
         if not over:
-            densities = {name: 1.0 if name in full else scale * raw[name] for name in shapes}
-            return {name: 1.0 - density for name, density in densities.items()}
+            connectivities = {name: 1.0 if name in full else scale * raw[name] for name in shapes}
+            return {name: 1.0 - share for name, share in connectivities.items()}
         full |= over
 
 

@@ -3,15 +3,23 @@
 from __future__ import annotations
 
 from functools import cache
+from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
 
-def log(out: Path, record: dict[str, Any]) -> None:
-    """Write one epoch's record under ``OUT/tensorboard``.
+def check() -> None:
+    """Refuse to begin without TensorBoard.
 
     Raises:
-        ValueError: if TensorBoard is not installed.
+        ValueError: if it is not installed.
+    """
+    if find_spec("tensorboard") is None:
+        raise ValueError("TensorBoard is not installed: pip install 'spikewire[tensorboard]'")
+
+
+def log(out: Path, record: dict[str, Any]) -> None:
+    """Write one epoch's record under ``OUT/tensorboard``.
 
     >>> import tempfile
     >>> record = {"epoch": 1, "loss": 0.5, "accuracy": {"test": 90.0}, "layers": []}
@@ -36,10 +44,6 @@ def log(out: Path, record: dict[str, Any]) -> None:
 
 @cache
 def _writer(folder: Path) -> Any:
-    try:
-        from torch.utils.tensorboard import SummaryWriter
-    except ImportError as error:
-        raise ValueError(
-            "TensorBoard is not installed: pip install 'spikewire[tensorboard]'"
-        ) from error
+    from torch.utils.tensorboard import SummaryWriter
+
     return SummaryWriter(str(folder))

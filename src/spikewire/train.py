@@ -14,7 +14,7 @@ from __future__ import annotations
 import math
 import shutil
 import time
-from collections.abc import Callable, Generator, Iterable
+from collections.abc import Callable, Generator, Iterable, Iterator
 from contextlib import nullcontext
 from dataclasses import dataclass, field, replace
 from typing import Any, Protocol
@@ -26,8 +26,7 @@ from torch.optim import Optimizer
 
 from spikewire import distributed
 from spikewire.dialects import reset
-from spikewire.measure import readout
-from spikewire.observe import watch
+from spikewire.measure import activity_of, readout
 from spikewire.pruner import Pruner
 from spikewire.schedules import Constant, Schedule
 from spikewire.spelling import nearest
@@ -159,7 +158,6 @@ def fit(
     >>> [epoch.epoch for epoch in fit(net, adam, batches, epochs=2)]
     [1, 2]
     """
-    objective = _objective(loss)
     if precision not in PRECISIONS:
         raise ValueError(
             f"precision={precision!r}{nearest(precision, PRECISIONS)}: use {', '.join(PRECISIONS)}"
@@ -169,41 +167,18 @@ def fit(
     device = next(model.parameters()).device
     steps = epochs * len(train)
     forward = distributed.replicated(model, device)
-    fast = torch.compile(forward, dynamic=False) if _compiles(compile, steps) else forward
-    step = _Step(forward, fast, optimizer, objective, device, precision, pruner)
-    for group in optimizer.param_groups:
-        if resume is None:
-            group.pop("initial_lr", None)  # of an earlier training
-    rates = [group.setdefault("initial_lr", group["lr"]) for group in optimizer.param_groups]
-    factor = schedule or Constant(1.0)
-
-    state = _beginning(resume, len(train))
-    for number in range(state.epoch, epochs + 1):
-        if state.epoch != number:
-            state = Epoch(number, 0, len(train), state.step)
-        began = time.perf_counter() - state.seconds
-        halt = False
-        model.train()
-        for images, labels in train.epoch(number, state.batch):
-            for group, rate in zip(optimizer.param_groups, rates, strict=True):
-                group["lr"] = rate * factor(state.step / steps)
-            _seed(seed, number, state.batch)
-            value, hits = step(images, labels)
-            if distributed.agree(not math.isfinite(value)):
-                raise ValueError(
-                    f"the loss is no longer finite in epoch {number}, batch {state.batch + 1}: "
-                    "lower the learning rate (optimizer.lr)"
-                )
-            state = replace(
-                state,
-                batch=state.batch + 1,
-                step=state.step + 1,
-                seconds=time.perf_counter() - began,
-                lr=optimizer.param_groups[0]["lr"],
-                loss_sum=state.loss_sum + value * len(labels),
-                hits=state.hits + hits,
-                seen=state.seen + len(labels),
-            )
+    trainer = _Trainer(
+        forward,
+        torch.compile(forward, dynamic=False) if _compiles(compile, steps) else forward,
+        _Update(optimizer, _objective(loss), device, PRECISIONS[precision]),
+        _Rates(optimizer, schedule or Constant(1.0), steps, fresh=resume is None),
+        pruner,
+        seed,
+    )
+    start = _beginning(resume, len(train))
+    while start.epoch <= epochs:
+        state, halt = start, False
+        for state in trainer.epoch(start, train):
             progress(state)
             if halt := distributed.agree(stop()):
                 break
@@ -211,27 +186,20 @@ def fit(
         yield _evaluated(state, model, validation, test) if state.complete else state
         if halt:
             return
+        start = Epoch(state.epoch + 1, 0, len(train), state.step)
 
 
-class _Step:
-    """One training step: forward, loss, backward, update, reset."""
+@dataclass(frozen=True)
+class _Update:
+    """What is done with a batch: forward, loss, backward, optimizer step, reset."""
 
-    def __init__(
-        self,
-        forward: nn.Module,
-        fast: Any,
-        optimizer: Optimizer,
-        objective: Loss,
-        device: torch.device,
-        precision: str,
-        pruner: Pruner | None,
-    ) -> None:
-        self.forward, self.fast, self.optimizer = forward, fast, optimizer
-        self.objective, self.pruner, self.device = objective, pruner, device
-        self.dtype = PRECISIONS[precision]
+    optimizer: Optimizer
+    objective: Loss
+    device: torch.device
+    dtype: torch.dtype | None
 
-    def __call__(self, images: Tensor, labels: Tensor) -> tuple[float, int]:
-        network = self.forward if self.pruner is not None and self.pruner.due else self.fast
+    def __call__(self, network: Any, images: Tensor, labels: Tensor) -> tuple[float, int]:
+        """Loss and hits of the batch."""
         cast = torch.autocast(self.device.type, self.dtype) if self.dtype else nullcontext()
         self.optimizer.zero_grad(set_to_none=True)
         with cast:
@@ -239,12 +207,76 @@ class _Step:
         value = self.objective(outputs.float(), labels)
         value.backward()
         self.optimizer.step()
-        reset(unwrapped(self.forward))
         return float(value.detach()), int((readout(outputs.detach()).argmax(1) == labels).sum())
 
 
-def evaluate(model: nn.Module, batches: Iterable[tuple[Tensor, Tensor]]) -> tuple[float, float]:
-    """Accuracy in percent, and the firing rate: spikes per neuron and time step.
+class _Rates:
+    """The learning rates of an optimizer, as a function of steps done."""
+
+    def __init__(
+        self, optimizer: Optimizer, schedule: Schedule, steps: int, *, fresh: bool
+    ) -> None:
+        self.groups, self.schedule, self.steps = optimizer.param_groups, schedule, steps
+        for group in self.groups:
+            if fresh:
+                group.pop("initial_lr", None)  # of an earlier training
+            group.setdefault("initial_lr", group["lr"])
+
+    def set(self, step: int) -> float:
+        """Set all of them; returns the first."""
+        factor = self.schedule(step / self.steps)
+        for group in self.groups:
+            group["lr"] = group["initial_lr"] * factor
+        return self.groups[0]["lr"]
+
+
+@dataclass(frozen=True)
+class _Trainer:
+    """Goes through epochs, from wherever training stands."""
+
+    forward: nn.Module
+    fast: Any  # the same network compiled, which hides its neurons
+    update: _Update
+    rates: _Rates
+    pruner: Pruner | None
+    seed: int
+
+    def epoch(self, state: Epoch, train: Loader) -> Iterator[Epoch]:
+        """The rest of an epoch: where training stands after each batch."""
+        began = time.perf_counter() - state.seconds
+        self.forward.train()
+        for images, labels in train.epoch(state.epoch, state.batch):
+            lr = self.rates.set(state.step)
+            loss, hits = self.batch(state, images, labels)
+            state = replace(
+                state,
+                batch=state.batch + 1,
+                step=state.step + 1,
+                seconds=time.perf_counter() - began,
+                lr=lr,
+                loss_sum=state.loss_sum + loss * len(labels),
+                hits=state.hits + hits,
+                seen=state.seen + len(labels),
+            )
+            yield state
+
+    def batch(self, state: Epoch, images: Tensor, labels: Tensor) -> tuple[float, int]:
+        _seed(self.seed, state.epoch, state.batch)
+        observed = self.pruner is not None and self.pruner.due
+        loss, hits = self.update(self.forward if observed else self.fast, images, labels)
+        reset(unwrapped(self.forward))
+        if distributed.agree(not math.isfinite(loss)):
+            raise ValueError(
+                f"the loss is no longer finite in epoch {state.epoch}, batch {state.batch + 1}: "
+                "lower the learning rate (optimizer.lr)"
+            )
+        return loss, hits
+
+
+def evaluate(
+    model: nn.Module, batches: Iterable[tuple[Tensor, Tensor]]
+) -> tuple[float, float | None]:
+    """Accuracy in percent, and the firing rate: spikes per neuron and time step, None without.
 
     Under several processes each evaluates its share of the data.
 
@@ -257,17 +289,20 @@ def evaluate(model: nn.Module, batches: Iterable[tuple[Tensor, Tensor]]) -> tupl
     training = network.training
     network.eval()
     hits = seen = 0
-    with torch.no_grad(), watch(network, spikes=False) as activity:
-        for images, labels in batches:
-            outputs = network(images)
-            reset(network)
-            hits += int((readout(outputs).argmax(1) == labels).sum())
-            seen += len(labels)
-    network.train(training)
+    try:
+        with torch.no_grad(), activity_of(network) as activity:
+            for images, labels in batches:
+                outputs = network(images)
+                reset(network)
+                hits += int((readout(outputs).argmax(1) == labels).sum())
+                seen += len(labels)
+    finally:
+        network.train(training)
     device = next(network.parameters()).device
-    sums = torch.tensor([hits, seen, activity.rate * seen], dtype=torch.float64, device=device)
+    rate = (activity.rate or 0.0) * seen
+    sums = torch.tensor([hits, seen, rate], dtype=torch.float64, device=device)
     hits, seen, rate = distributed.total(sums).tolist()
-    return 100.0 * hits / seen, rate / seen
+    return 100.0 * hits / seen, rate / seen if activity else None
 
 
 def _evaluated(

@@ -28,7 +28,7 @@ SPARSITY = 0.8
 # every method of the library, with events every few steps; None where sparsity emerges
 RECIPES = {
     "dense": ({}, None),
-    "one-shot": ({"sparsity": SPARSITY, "every": 1}, SPARSITY),
+    "one-shot": ({"sparsity": SPARSITY}, SPARSITY),
     "gmp": ({"sparsity": SPARSITY, "every": EVERY}, SPARSITY),
     "snip": ({"sparsity": SPARSITY}, SPARSITY),
     "prune": ({"sparsity": SPARSITY, "every": EVERY, "share": by_size}, SPARSITY),

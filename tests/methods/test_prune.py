@@ -108,7 +108,7 @@ def test_pruning_is_for_good():
 
 
 def test_one_shot_is_dense_until_its_moment():
-    scene = Scene(OneShot(0.5, every=1, when=0.5), steps=10, a=EIGHT)
+    scene = Scene(OneShot(0.5, when=0.5), steps=10, a=EIGHT)
     for step in range(10):
         assert scene.step().alive == (8 if step < 5 else 4)
     assert Scene(OneShot(0.5, when=0.0), a=EIGHT).step().alive == 4
@@ -124,7 +124,7 @@ def test_one_shot_leaves_time_to_train_on_however_short_the_run():
 def test_snip_by_hand_and_only_once():
     #            |w g|: .9  .08  .6  0  .1  .06  1.0  .4
     gradient = [9.0, -0.1, 2.0, 0.0, 0.5, 0.1, -2.0, 1.0]
-    scene = Scene(SNIP(0.5, every=1), a=EIGHT).step(a=gradient)
+    scene = Scene(SNIP(0.5), a=EIGHT).step(a=gradient)
     assert scene.masks == {"a": [1, 0, 1, 0, 0, 0, 1, 1]}
     for _ in range(9):
         scene.step(a=[1.0, 9, 1, 9, 9, 9, 1, 1])

@@ -23,9 +23,9 @@ _BIRTH = 1e-12
 class DeepR(Method):
     """Deep rewiring with a fixed number of synapses per tensor.
 
-    An active synapse with sign s and strength theta = s w moves by
+    An active synapse with sign s and theta = s w moves by
     ``-lr dE/dtheta - lr l1 + sqrt(2 lr temperature) nu`` with nu ~ N(0, 1); when theta falls below
-    0 it becomes dormant and a dormant one, drawn uniformly, is born with a tiny strength and the
+    0 it becomes dormant and a dormant one, drawn uniformly, is born with a tiny theta and the
     sign it was given at the start. Bellec et al. 2018 (ICLR, arXiv 1711.05136), Algorithm 1.
 
     Args:
@@ -33,14 +33,21 @@ class DeepR(Method):
         l1: strength of the pull towards zero, >= 0.
         temperature: of the noise, >= 0; 0 explores by chance births alone.
         share: how sparsity is spread over tensors; by tensor, so not global.
+
+    Raises:
+        ValueError: if one of them is out of its range.
+
+    >>> DeepR(sparsity=0.95, l1=1e-2).share.__name__
+    'uniform'
     """
+
+    source: ClassVar[str] = "Bellec et al. 2018, arXiv 1711.05136"
+    needs_rate: ClassVar[bool] = True
 
     sparsity: float = 0.9
     l1: float = 1e-4
     temperature: float = 0.0
     share: Share = uniform
-
-    needs_rate: ClassVar[bool] = True
 
     def __post_init__(self) -> None:
         check_sparsity("sparsity", self.sparsity)

@@ -50,9 +50,9 @@ class Hidden(Method):
 class GradR(Hidden):
     """Gradient rewiring: ``w = s relu(theta)``, with the sign s fixed at birth.
 
-    Chen et al. 2021 (IJCAI, arXiv 2105.04916), Algorithm 1. In terms of the strength ``theta``:
+    Chen et al. 2021 (IJCAI, arXiv 2105.04916), Algorithm 1. In the paper's terms:
     ``theta <- theta - lr (s dL/dw + alpha sign(theta - mu))``: a Laplace prior with scale alpha
-    pulls every strength towards ``mu = ln(2 - 2p) / alpha``, below 0. We keep ``s theta`` as the
+    pulls every theta towards ``mu = ln(2 - 2p) / alpha``, below 0. We keep ``s theta`` as the
     hidden parameter, so the optimizer sees plain gradients of w. Under Adam the prior is not
     divided by its denominator, as in the authors' code; their step also bears Adam's bias
     correction: ``bias_corrected=True``. A weight that is 0 at birth has no sign and stays 0.
@@ -60,21 +60,28 @@ class GradR(Hidden):
     Args:
         alpha: strength of the prior, >= 0. With the number of steps it decides the connectivity:
             synapses live on where the signal-to-noise ratio of their gradient exceeds alpha.
-        sparsity: p of the paper, [0.5, 1). It only sets mu, which strengths hardly ever reach.
+        sparsity: p of the paper, [0.5, 1). It only sets mu, which theta hardly ever reaches.
         bias_corrected: multiply the prior by ``1 / (1 - beta1^k)`` at step k.
+
+    Raises:
+        ValueError: if alpha or sparsity is out of its range.
+
+    >>> round(GradR(alpha=0.01, sparsity=0.95).mean, 2)
+    -230.26
     """
+
+    source: ClassVar[str] = "Chen et al. 2021, arXiv 2105.04916"
+    needs_rate: ClassVar[bool] = True
 
     alpha: float = 1e-3
     sparsity: float = 0.95
     bias_corrected: bool = False
 
-    needs_rate: ClassVar[bool] = True
-
     def __post_init__(self) -> None:
         if not 0.5 <= self.sparsity < 1.0:
             raise ValueError(
                 f"sparsity={self.sparsity!r}: Grad R needs 0.5 <= sparsity < 1; below one half the "
-                "prior would push strengths up, and the network would not become sparse"
+                "prior would push theta up, and the network would not become sparse"
             )
         if not self.alpha >= 0.0:
             raise ValueError(f"alpha={self.alpha!r}: give the strength of the prior, 0 or more")
@@ -95,7 +102,7 @@ class GradR(Hidden):
             step /= 1.0 - pruner.momentum(synapses) ** (pruner.step + 1)
         sign = synapses.state["sign"]
         if float(torch.linalg.vector_norm(theta, math.inf)) < -self.mean:
-            # no strength is as low as mu, so the prior pulls all of them down: one cheap pass
+            # no theta is as low as mu, so the prior pulls all of them down: one cheap pass
             theta.sub_(sign, alpha=step)
         else:
             theta.sub_(sign * (sign * theta - self.mean).sign(), alpha=step)
@@ -115,7 +122,15 @@ class STDS(Hidden):
 
     Args:
         width: final threshold d, >= 0, in units of weights; or its schedule.
+
+    Raises:
+        ValueError: if the threshold is negative.
+
+    >>> STDS(width=0.2).threshold()(0.5)
+    0.1
     """
+
+    source: ClassVar[str] = "Chen et al. 2022, PMLR 162:3701"
 
     width: Schedule | float = 0.1
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
+from typing import ClassVar
 
 from spikewire.pruner import Method, Pruner
 from spikewire.schedules import Constant, Cubic, Schedule, Steps, at
@@ -51,52 +52,80 @@ def cut(pruner: Pruner, budget: int | dict[str, int], score: Score) -> None:
 
 
 @dataclass(frozen=True)
-class Prune(Method):
-    """Remove the synapses of lowest score, whenever the schedule of sparsity asks for it.
+class Cut(Method):
+    """Remove the synapses of lowest score at events; its children say when these are.
 
-    Args:
-        sparsity: share of zeros, [0, 1), a number or a schedule.
-        score: what a synapse is worth.
-        share: how sparsity is spread over tensors; None for one ranking over the network.
-        every: steps between two events.
-
-    >>> Prune(Cubic(0.0, 0.95, begin=0.1, finish=0.7)).plan()(1.0)
-    0.95
+    At the end what the last event left over goes by magnitude: gradients may be gone by then.
     """
 
     sparsity: Schedule | float = 0.9
     score: Score = magnitude
     share: Share = None
-    every: int = 100
 
     def __post_init__(self) -> None:
         check_sparsity("sparsity", self.sparsity)
-        check_every(self.every)
 
     def plan(self) -> Callable[[float], float]:
         """Sparsity as a function of progress."""
         return self.sparsity if callable(self.sparsity) else Constant(self.sparsity)
-
-    def event(self, pruner: Pruner) -> bool:
-        return pruner.step % self.every == 0
 
     def before_step(self, pruner: Pruner) -> None:
         if self.event(pruner):
             cut(pruner, pruner.budget(self.plan()(pruner.progress), self.share), self.score)
 
     def finish(self, pruner: Pruner) -> None:
-        # by magnitude: gradients may be gone once training has ended
         cut(pruner, pruner.budget(self.plan()(1.0), self.share), magnitude)
 
 
 @dataclass(frozen=True)
-class OneShot(Prune):
+class Prune(Cut):
+    """Remove the synapses of lowest score, whenever the schedule of sparsity asks for it.
+
+    Args:
+        sparsity: share of zeros, [0, 1), a number or a schedule.
+        score: what a synapse is worth.
+        share: how sparsity is spread over tensors; None for one ranking over the network.
+        every: steps between two events, 1 or more.
+
+    Raises:
+        ValueError: if one of them is out of its range.
+
+    >>> Prune(Cubic(0.0, 0.95, begin=0.1, finish=0.7)).plan()(1.0)
+    0.95
+    """
+
+    every: int = 100
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        check_every(self.every)
+
+    def event(self, pruner: Pruner) -> bool:
+        return pruner.step % self.every == 0
+
+
+@dataclass(frozen=True)
+class OneShot(Cut):
     """Train densely, remove everything at once when progress reaches ``when``, go on training.
 
-    With ``when=0`` it prunes a network that was trained before. Han et al. 2015 (one round).
+    With ``when=0`` it prunes a network that was trained before. Han et al. 2015 (arXiv
+    1506.02626), one round.
+
+    Args:
+        sparsity, score, share: as of `Prune`.
+        when: progress at which to prune, [0, 1).
+
+    Raises:
+        ValueError: if one of them is out of its range.
+
+    >>> plan = OneShot(0.9, when=0.5).plan()
+    >>> plan(0.49), plan(0.5)
+    (0.0, 0.9)
     """
 
     when: float = 0.5
+
+    source: ClassVar[str] = "Han et al. 2015, arXiv 1506.02626"
 
     def __post_init__(self) -> None:
         super().__post_init__()
@@ -119,9 +148,18 @@ class GMP(Prune):
     layer by itself: ``share=uniform``.
 
     Args:
-        initial: sparsity at the beginning.
+        sparsity, score, share, every: as of `Prune`; sparsity is the final one.
+        initial: sparsity at the beginning, [0, 1).
         begin, until: progress at which pruning starts and at which the target is reached.
+
+    Raises:
+        ValueError: if one of them is out of its range.
+
+    >>> GMP(0.9, until=0.7).plan()(0.7)
+    0.9
     """
+
+    source: ClassVar[str] = "Zhu & Gupta 2017, arXiv 1710.01878"
 
     initial: float = 0.0
     begin: float = 0.0
@@ -137,11 +175,22 @@ class GMP(Prune):
 
 
 @dataclass(frozen=True)
-class SNIP(Prune):
+class SNIP(Cut):
     """Prune before training: one cut at the first step, by ``|w dL/dw|`` on its batch.
 
     Lee et al. 2019 (arXiv 1810.02340). Use a large batch, or accumulate gradients over several.
+
+    Args:
+        sparsity, score, share: as of `Prune`.
+
+    Raises:
+        ValueError: if the sparsity is out of its range.
+
+    >>> SNIP(0.9).score.__name__
+    'saliency'
     """
+
+    source: ClassVar[str] = "Lee et al. 2019, arXiv 1810.02340"
 
     score: Score = saliency
 

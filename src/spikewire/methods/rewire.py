@@ -6,6 +6,7 @@ import math
 import warnings
 from collections.abc import Callable
 from dataclasses import dataclass
+from typing import ClassVar
 
 import torch
 
@@ -48,6 +49,12 @@ class Rewire(Method):
         exact: grow exactly the budget, ties by position; if False, all that tie with the last one
             (criticality's released code revives whole channels).
         pause: no parameter moves in the step of an event (RigL's released code).
+
+    Raises:
+        ValueError: if one of them is out of its range.
+
+    >>> Rewire(0.9, churn=Cosine(0.3)).exchange()(0.5)
+    0.15
     """
 
     sparsity: Schedule | float = 0.9
@@ -125,8 +132,13 @@ class Rewire(Method):
 class SET(Rewire):
     """Sparse evolutionary training: grow at random.
 
-    Mocanu et al. 2018 (Nature Communications 9, 2383).
+    Mocanu et al. 2018 (Nature Communications 9, 2383). Its fields are those of `Rewire`.
+
+    >>> SET(0.95).grow.__name__
+    'chance'
     """
+
+    source: ClassVar[str] = "Mocanu et al. 2018, Nature Communications 9, 2383"
 
     grow: Score = chance
 
@@ -137,8 +149,13 @@ class RigL(Rewire):
 
     A number ``churn`` is alpha in ``alpha / 2 (1 + cos(pi t / until))``. Evci et al. 2020 (arXiv
     1911.11134). The released code leaves the weights unmoved in the step of an event:
-    ``pause=True``.
+    ``pause=True``. Its fields are those of `Rewire`.
+
+    >>> round(RigL(churn=0.3, until=0.8).exchange()(0.4), 3)
+    0.15
     """
+
+    source: ClassVar[str] = "Evci et al. 2020, arXiv 1911.11134"
 
     restart: bool = False
 
@@ -158,7 +175,15 @@ class GraNet(Rewire):
         sparsity: the final one.
         initial: sparsity at the beginning; ERK masks at random if above 0.
         settle: progress at which the final sparsity is reached.
+
+    Raises:
+        ValueError: if one of them is out of its range.
+
+    >>> GraNet(0.9, initial=0.5).plan()(0.5)
+    0.9
     """
+
+    source: ClassVar[str] = "Liu et al. 2021, arXiv 2106.10404"
 
     churn: Schedule | float = Cosine(0.5, 0.005)
     until: float = 1.0
@@ -191,7 +216,15 @@ class NDSNN(Rewire):
     Args:
         sparsity: the final one.
         initial: sparsity at the beginning.
+
+    Raises:
+        ValueError: if one of them is out of its range.
+
+    >>> NDSNN(0.9).plan()(0.0), NDSNN(0.9).plan()(1.0)
+    (0.6, 0.9)
     """
+
+    source: ClassVar[str] = "Huang et al. 2023, arXiv 2304.12214"
 
     churn: Schedule | float = Cosine(0.5, 0.05)
     until: float = 1.0
@@ -226,7 +259,15 @@ class Criticality(Rewire):
         sparsity: the final one.
         churn: the share r of the budget that is revived.
         until: progress at which the final sparsity is reached and the wiring frozen.
+
+    Raises:
+        ValueError: if one of them is out of its range.
+
+    >>> Criticality(0.9, until=0.5).plan()(0.5)
+    0.9
     """
+
+    source: ClassVar[str] = "Chen, Liu, Liu & You 2023, arXiv 2311.16141"
 
     churn: Schedule | float = 0.2
     grow: Score = criticality
