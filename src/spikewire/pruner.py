@@ -282,7 +282,7 @@ class Pruner:
 
     @property
     def sparsity(self) -> float:
-        """Share of zeros among all prunable weights."""
+        """Share of zeros among all prunable weights; regrown ones exist while they still are 0."""
         return 1.0 - sum(s.alive for s in self) / sum(s.weight.numel() for s in self)
 
     @property

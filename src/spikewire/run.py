@@ -196,7 +196,7 @@ class _Training:
             floor=recipe.floor,
             state=saved["pruner"] if saved is not None else None,
         )
-        self.before = self.pruner.masks
+        self.before = _existing(self.pruner)
         self.resume: Epoch | None = None
         if saved is not None:
             self.resume = Epoch(**saved["epoch"])
@@ -244,7 +244,7 @@ class _Training:
         """Record a finished epoch, and save where training stands."""
         if epoch.complete:
             self.records.append(_record(epoch, self.pruner, self.before))
-            self.before = self.pruner.masks
+            self.before = _existing(self.pruner)
         if distributed.rank() == 0:
             lines = "".join(json.dumps(record) + "\n" for record in self.records)
             formats.write(self.out / "metrics.jsonl", lines.encode())
@@ -361,7 +361,9 @@ def _records(out: Path, resume: Epoch | None) -> list[dict[str, Any]]:
 
 
 def _record(epoch: Epoch, pruner: Pruner, before: dict[str, Tensor]) -> dict[str, Any]:
-    layers = [_layer(s.name, before[s.name], s.mask) for s in pruner]
+    now = _existing(pruner)
+    layers = [_layer(name, before[name], mask) for name, mask in now.items()]
+    connectivity = sum(each["alive"] for each in layers) / sum(each["synapses"] for each in layers)
     return {
         "epoch": epoch.epoch,
         "step": epoch.step,
@@ -370,14 +372,14 @@ def _record(epoch: Epoch, pruner: Pruner, before: dict[str, Tensor]) -> dict[str
         "loss": epoch.loss,
         "accuracy": epoch.accuracy,
         "firing_rate": epoch.firing_rate,
-        "sparsity": pruner.sparsity,
-        "connectivity": 1.0 - pruner.sparsity,
+        "sparsity": 1.0 - connectivity,
+        "connectivity": connectivity,
         "layers": layers,
         "histograms": {
             s.name: {
                 kind: _histogram(values)
                 for kind, values in (
-                    ("weight", s.weight.detach()[s.mask]),
+                    ("weight", s.weight.detach()[now[s.name]]),
                     ("theta", s.state.get("theta")),
                 )
                 if values is not None and len(values)
@@ -385,6 +387,11 @@ def _record(epoch: Epoch, pruner: Pruner, before: dict[str, Tensor]) -> dict[str
             for s in pruner
         },
     }
+
+
+def _existing(pruner: Pruner) -> dict[str, Tensor]:
+    """Where weights are not 0: as in the report, a regrown synapse counts once it has moved."""
+    return {s.name: s.weight != 0 for s in pruner}
 
 
 def _layer(name: str, before: Tensor, now: Tensor) -> dict[str, Any]:
