@@ -46,7 +46,9 @@ def test_the_whole_meets_the_target(share, shapes, sparsity):
 def test_counts_are_whole_and_meet_the_target(share, shapes, sparsity):
     sizes = {name: shape.numel() for name, shape in shapes.items()}
     keep = counts(shapes, sparsity, share)
-    assert sum(keep.values()) == round((1 - sparsity) * sum(sizes.values()))
+    total = sum(keep.values())
+    assert 1 - total / sum(sizes.values()) >= sparsity - 1e-6  # never less sparse than asked for
+    assert total + 1 > (1 - sparsity) * sum(sizes.values())
     exact = {name: (1 - s) * sizes[name] for name, s in share(shapes, sparsity).items()}
     for name, count in keep.items():
         assert 0 <= count <= sizes[name]

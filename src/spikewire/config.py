@@ -25,7 +25,7 @@ from spikewire.methods import METHODS
 from spikewire.nets import NETS, net
 from spikewire.pruner import Method
 from spikewire.schedules import Constant, Schedule
-from spikewire.spelling import nearest
+from spikewire.spelling import check, nearest
 from spikewire.train import LOSSES, PRECISIONS
 
 Positive = Annotated[int, Field(ge=1)]
@@ -127,14 +127,10 @@ def recipe(table: Mapping[str, Any]) -> Recipe:
         if key in parts:
             parts[key] = builder(parts[key])
     built = _validated("", Recipe, parts)
-    for key, value, known in (
-        ("data.augment", built.data.augment, AUGMENTS),
-        ("optimizer.name", built.optimizer.name, ("adam", "adamw", "sgd")),
-        ("loss", built.loss, LOSSES),
-        ("precision", built.precision, PRECISIONS),
-    ):
-        if value not in known:
-            raise ValueError(f"{key}={value!r}{nearest(value, known)}: use {', '.join(known)}")
+    check("data.augment", built.data.augment, AUGMENTS)
+    check("optimizer", built.optimizer.name, ("adam", "adamw", "sgd"))
+    check("loss", built.loss, LOSSES)
+    check("precision", built.precision, PRECISIONS)
     return built
 
 
@@ -154,13 +150,10 @@ def read(name: str) -> dict[str, Any]:
         if not path.is_file():
             raise ValueError(f"{name}: no such file; recipes by name are {', '.join(recipes())}")
         text = path.read_text()
-    elif name in recipes():
-        text = (resources.files("spikewire") / "recipes" / f"{name}.toml").read_text()
     else:
-        raise ValueError(
-            f"no recipe {name!r}{nearest(name, recipes())}: use {', '.join(recipes())}, a .toml "
-            "file, or file.py:function for a network of your own"
-        )
+        more = ", a .toml file, or file.py:function for a network of your own"
+        check("recipe", name, recipes(), more)
+        text = (resources.files("spikewire") / "recipes" / f"{name}.toml").read_text()
     try:
         return tomllib.loads(text)
     except tomllib.TOMLDecodeError as error:
@@ -269,10 +262,8 @@ def _table(key: str, value: Any) -> Any:
 def _network(table: Mapping[str, Any]) -> Network:
     arguments = {key: value for key, value in table.items() if key != "name"}
     name = table.get("name", Network.name)
-    if ":" not in name and name not in NETS:
-        raise ValueError(
-            f"network {name!r}{nearest(name, NETS)}: use {', '.join(NETS)} or file.py:function"
-        )
+    if ":" not in name:
+        check("network", name, NETS, " or file.py:function")
     return Network(name, arguments)
 
 
@@ -282,10 +273,9 @@ def _method(table: Mapping[str, Any]) -> Method:
         kind = _imported(name)
         if not (isinstance(kind, type) and issubclass(kind, Method) and is_dataclass(kind)):
             raise ValueError(f"method {name} is no dataclass that descends from spikewire.Method")
-    elif name in METHODS:
-        kind = METHODS[name]
     else:
-        raise ValueError(f"method {name!r}{nearest(name, METHODS)}: use {', '.join(METHODS)}")
+        check("method", name, METHODS, " or file.py:Class")
+        kind = METHODS[name]
     return _built("method", kind, {key: v for key, v in table.items() if key != "name"})
 
 

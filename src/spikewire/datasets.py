@@ -28,7 +28,7 @@ import torch
 from PIL import Image
 from torch import Tensor
 
-from spikewire.spelling import nearest
+from spikewire.spelling import check
 
 
 @dataclass(frozen=True, eq=False)
@@ -116,10 +116,8 @@ def find(name: str | Source) -> Source:
     """
     if isinstance(name, Source):
         return name
-    if name in DATASETS:
-        return DATASETS[name]
-    known = ", ".join(DATASETS)
-    raise ValueError(f"no data set {name!r}{nearest(name, DATASETS)}: use one of {known}")
+    check("data set", name, DATASETS)
+    return DATASETS[name]
 
 
 def read(

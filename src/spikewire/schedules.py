@@ -15,7 +15,7 @@ from typing import Annotated, Any
 
 from pydantic import BeforeValidator, PlainSerializer
 
-from spikewire.spelling import nearest
+from spikewire.spelling import check
 
 
 @dataclass(frozen=True)
@@ -171,8 +171,7 @@ def parse(text: Any) -> Any:
             raise ValueError("not of the form name(value, ...)")
         name, arguments = call.func.id, [ast.literal_eval(argument) for argument in call.args]
         named = {str(k.arg): ast.literal_eval(k.value) for k in call.keywords}
-        if name not in SCHEDULES:
-            raise ValueError(f"unknown schedule {name!r}{nearest(name, SCHEDULES)}")
+        check("schedule", name, SCHEDULES)
         return SCHEDULES[name](*arguments, **named)
     except (SyntaxError, TypeError, ValueError) as error:
         raise ValueError(

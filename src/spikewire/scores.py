@@ -13,7 +13,7 @@ import torch
 from pydantic import BeforeValidator, PlainSerializer
 from torch import Tensor
 
-from spikewire.spelling import nearest
+from spikewire.spelling import check
 
 if TYPE_CHECKING:
     from spikewire.pruner import Pruner
@@ -80,10 +80,7 @@ SCORES: dict[str, Callable[..., Tensor]] = {
 def _by_name(value: Any) -> Any:
     if not isinstance(value, str):
         return value
-    if value not in SCORES:
-        raise ValueError(
-            f"unknown score {value!r}{nearest(value, SCORES)}: use {', '.join(SCORES)}"
-        )
+    check("score", value, SCORES)
     return SCORES[value]
 
 

@@ -6,13 +6,14 @@ meets its target. Without a share (None, "global" in text) one ranking runs over
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Mapping
 from typing import Annotated, Any
 
 from pydantic import BeforeValidator, PlainSerializer
 from torch import Size
 
-from spikewire.spelling import nearest
+from spikewire.spelling import check
 
 
 def uniform(shapes: Mapping[str, Size], sparsity: float) -> dict[str, float]:
@@ -75,13 +76,15 @@ def counts(
 ) -> int | dict[str, int]:
     """How many synapses to keep: in the whole network, or in each tensor if there is a share.
 
-    Rounding never changes the total: the largest remainders are rounded up.
+    The whole is rounded down, to no less sparsity than asked for; of the tensors, those with the
+    largest remainders are rounded up.
 
     >>> counts({"a": Size([3]), "b": Size([4])}, 0.5, uniform)
-    {'a': 2, 'b': 2}
+    {'a': 1, 'b': 2}
     """
     sizes = {name: shape.numel() for name, shape in shapes.items()}
-    total = round((1.0 - sparsity) * sum(sizes.values()))
+    # never less sparse than asked for; the margin is far above rounding and far below a synapse
+    total = math.floor((1.0 - sparsity) * sum(sizes.values()) + 1e-6)
     if share is None:
         return total
     exact = {name: (1.0 - s) * sizes[name] for name, s in share(shapes, sparsity).items()}
@@ -104,10 +107,7 @@ SHARES: dict[str, Callable[..., dict[str, float]] | None] = {
 def _by_name(value: Any) -> Any:
     if not isinstance(value, str):
         return value
-    if value not in SHARES:
-        raise ValueError(
-            f"unknown share {value!r}{nearest(value, SHARES)}: use {', '.join(SHARES)}"
-        )
+    check("share", value, SHARES)
     return SHARES[value]
 
 

@@ -29,7 +29,7 @@ from spikewire.dialects import reset
 from spikewire.measure import activity_of, readout
 from spikewire.pruner import Pruner
 from spikewire.schedules import Constant, Schedule
-from spikewire.spelling import nearest
+from spikewire.spelling import check
 from spikewire.weights import unwrapped
 
 # torch.compile costs about half a minute; below so many steps it is not earned back.
@@ -158,10 +158,7 @@ def fit(
     >>> [epoch.epoch for epoch in fit(net, adam, batches, epochs=2)]
     [1, 2]
     """
-    if precision not in PRECISIONS:
-        raise ValueError(
-            f"precision={precision!r}{nearest(precision, PRECISIONS)}: use {', '.join(PRECISIONS)}"
-        )
+    check("precision", precision, PRECISIONS)
     if epochs < 1 or not len(train):
         raise ValueError(f"epochs={epochs}, batches={len(train)}: give one or more of both")
     device = next(model.parameters()).device
@@ -332,8 +329,7 @@ def _objective(
 ) -> Callable[[Tensor, Tensor], Tensor]:
     if callable(loss):
         return loss
-    if loss not in LOSSES:
-        raise ValueError(f"loss={loss!r}{nearest(loss, LOSSES)}: use {', '.join(LOSSES)}")
+    check("loss", loss, LOSSES)
     return LOSSES[loss]
 
 

@@ -77,7 +77,7 @@ def test_gmp_follows_the_cubic_by_hand():
     for _ in range(8):
         scene.step()
         alive.append(scene.alive)
-    assert alive == [16, 12, 9, 7, 6, 5, 4, 4]  # round(16 (1 - s)): 12.04 9.06 6.93 5.5 4.63 4.19
+    assert alive == [16, 12, 9, 6, 5, 4, 4, 4]  # of 16 (1 - s) = 12.04 9.06 6.93 5.5 4.63 4.19
     assert scene.masks["a"] == [0] * 12 + [1] * 4
     scene.pruner.finish()
     assert scene.alive == 4

@@ -1,7 +1,7 @@
 """Reference networks, by name: images (B, C, H, W) in, outputs (T, B, classes) out."""
 
 import inspect
-from collections.abc import Callable, Iterable
+from collections.abc import Callable
 from typing import Any
 
 from torch import nn
@@ -10,7 +10,7 @@ from spikewire.nets.conv6fc2 import conv6fc2
 from spikewire.nets.fc import fc
 from spikewire.nets.neurons import LIF, Repeat
 from spikewire.nets.tiny import tiny
-from spikewire.spelling import nearest
+from spikewire.spelling import check
 
 NETS: dict[str, Callable[..., nn.Module]] = {"fc": fc, "conv6fc2": conv6fc2, "tiny": tiny}
 
@@ -27,14 +27,8 @@ def net(name: str, **arguments: Any) -> nn.Module:
     >>> net("tiny", T=2)(torch.rand(3, 1, 8, 8)).shape
     torch.Size([2, 3, 10])
     """
-    if name not in NETS:
-        raise ValueError(_unknown("network", name, NETS))
+    check("network", name, NETS)
     known = inspect.signature(NETS[name]).parameters
     for argument in arguments:
-        if argument not in known:
-            raise ValueError(_unknown(f"argument of network {name}", argument, known))
+        check(f"argument of network {name}", argument, known)
     return NETS[name](**arguments)
-
-
-def _unknown(kind: str, name: str, known: Iterable[str]) -> str:
-    return f"No {kind} {name!r}{nearest(name, known)}; choose from {', '.join(known)}."
