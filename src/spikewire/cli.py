@@ -173,9 +173,10 @@ def _bought(folder: Path) -> None:
 
 def _over_runs(folders: list[Path]) -> None:
     rows = report.table(folders)
-    table = Table(*rows[0], title="mean and standard deviation over seeds")
-    for row in rows:
-        table.add_row(*map(escape, row.values()))
+    names = list(rows[0])
+    table = Table(names[0], *(escape(row[names[0]]) for row in rows), title="mean over seeds")
+    for name in names[1:]:
+        table.add_row(name, *(escape(row[name]) for row in rows))
     console.print(table)
 
 
