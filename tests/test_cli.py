@@ -86,6 +86,47 @@ def test_wrong_words_cost_one_sentence(command, tmp_path, monkeypatch, words, me
     assert complaint.count("\n") == 1
 
 
+def test_every_command_has_a_folder_of_its_own(command, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    for words in ([], ["method=rigl", "method.sparsity=0.8"]):
+        status, _, complaint = command("train", "digits", *SMALL, *words, "--json")
+        assert status == 0, complaint
+    assert len(list((tmp_path / "runs").iterdir())) == 2
+    assert any("method=rigl" in folder.name for folder in (tmp_path / "runs").iterdir())
+
+
+@pytest.mark.parametrize(
+    ("words", "sentence"),
+    [
+        (["method.sparsity=high"], "method.sparsity: "),
+        (["compile=maybe"], "'auto'"),
+        (["epochs=none"], "epochs: Input should be a valid integer"),
+    ],
+)
+def test_bad_values_are_named_as_the_user_wrote_them(command, words, sentence):
+    status, _, complaint = command("train", "digits", *words)
+    assert status == 2 and sentence in complaint
+    assert "[" not in complaint and complaint.count("\n") == 1
+
+
+def test_one_pattern_needs_no_brackets(command, tmp_path):
+    words = ["only=fc.weight", "--json", "--out", tmp_path / "run"]
+    status, printed, complaint = command("train", "digits", *SMALL, *words)
+    assert status == 0, complaint
+    assert [layer["name"] for layer in json.loads(printed)["layers"]] == ["fc.weight"]
+
+
+def test_a_bug_in_a_network_of_your_own_keeps_its_traceback(command, tmp_path, monkeypatch):
+    (tmp_path / "parts.py").write_text("from torch import nn\nWIDTH = 5\n")
+    file = tmp_path / "net.py"
+    file.write_text("from parts import WIDTH, nn\ndef make(depth=1):\n    return len(WIDTH)\n")
+    monkeypatch.setattr(sys, "argv", ["spikewire", "train", f"{file}:make"])
+    with pytest.raises(TypeError, match="has no len"):
+        cli.main()
+    status, _, complaint = command("train", f"{file}:make", "network.width=3")
+    assert status == 2 and "does not take {'width': 3}" in complaint
+
+
 def test_a_network_of_your_own(command, tmp_path):
     file = tmp_path / "net.py"
     file.write_text(

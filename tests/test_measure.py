@@ -129,3 +129,30 @@ def test_no_data_is_refused():
         measure(two_layers(), [])
     with pytest.raises(ValueError, match="batches is int"):
         measure(two_layers(), 3)
+
+
+class Half(nn.Module):
+    """Has a neuron layer that it does not use."""
+
+    def __init__(self):
+        super().__init__()
+        self.used, self.idle = two_layers(), neuron.IFNode(step_mode="m")
+
+    def forward(self, x):
+        return self.used(x)
+
+
+def test_layers_that_are_not_run_are_left_out():
+    report = measure(Half(), torch.ones(2, 1, 3))
+    assert len(report.firing) == len(measure(two_layers(), torch.ones(2, 1, 3)).firing)
+    assert report.firing_rate == measure(two_layers(), torch.ones(2, 1, 3)).firing_rate
+
+
+def test_each_module_keeps_its_mode_and_old_potentials_count_nowhere():
+    net = two_layers()
+    clean = measure(net, torch.full((2, 1, 3), 0.6)).operations
+    net.train()
+    net[1].eval()
+    net(torch.full((1, 1, 3), 0.6))  # leaves potentials behind
+    assert measure(net, torch.full((2, 1, 3), 0.6)).operations == clean
+    assert (net[0].training, net[1].training) == (True, False)

@@ -205,6 +205,14 @@ def test_dialect_is_found_by_ancestry():
     assert dialects.dialect(nn.ReLU()) is None
 
 
+def test_spikes_that_were_not_kept_are_refused():
+    net = nn.Sequential(neuron.IFNode(step_mode="m"))
+    with watch(net, spikes=False) as activity:
+        net(torch.ones(4, 1, 1))
+    with pytest.raises(ValueError, match=r"use watch\(model, spikes=True\)"):
+        _ = activity["0"].spikes
+
+
 # --- snnTorch -------------------------------------------------------------------------------------
 
 
@@ -239,5 +247,5 @@ def test_snntorch_sequences_that_begin_in_silence_are_one_sequence(leaky):
 
 
 def test_snntorch_membranes_are_refused(leaky):
-    with watch(leaky, membranes=True), pytest.raises(TypeError, match="SpikingJelly"):
+    with watch(leaky, membranes=True), pytest.raises(ValueError, match="SpikingJelly"):
         leaky(torch.ones(1, 1))

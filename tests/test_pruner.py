@@ -289,7 +289,7 @@ def test_attach_moves_to_another_optimizer():
     assert pruner.step == 0
     second.step()
     assert pruner.step == 1
-    assert pruner.momentum(next(iter(pruner))) == 0.9
+    assert pruner.beta1(next(iter(pruner))) == 0.9
 
 
 def test_attach_keeps_listening_for_an_event_that_is_due():

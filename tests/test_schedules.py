@@ -106,7 +106,15 @@ def test_at_takes_numbers_and_functions():
 
 
 @pytest.mark.parametrize(
-    ("values", "marks"), [((1.0,), (0.5,)), ((1.0, 2.0), ()), ((1, 2, 3), (0.7, 0.2))]
+    ("values", "marks"),
+    [
+        ((1.0,), (0.5,)),
+        ((1.0, 2.0), ()),
+        ((1, 2, 3), (0.7, 0.2)),
+        ((1, 2), (50,)),
+        ((1, 2), (0,)),
+        ((1, 2, 3), (0.5, 0.5)),
+    ],
 )
 def test_steps_that_do_not_fit_their_marks_are_refused(values, marks):
     with pytest.raises(ValueError, match="rising marks"):

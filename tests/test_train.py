@@ -153,3 +153,19 @@ def test_bfloat16_learns_with_float32_weights():
 
 def test_an_epoch_knows_whether_it_is_complete():
     assert Epoch(1, 3, 3, 3).complete and not Epoch(1, 2, 3, 2).complete
+
+
+def test_a_torch_data_loader_will_do_and_continues_bit_exactly():
+    images, labels = next(iter(batches(500)))
+    pairs = torch.utils.data.TensorDataset(images, labels)
+    loader = torch.utils.data.DataLoader(pairs, batch_size=50, shuffle=True)
+    whole, broken = network(), network()
+    last = list(fit(whole, adam(whole), loader, epochs=2))[-1]
+    assert last.batches == 10 and last.seen == 500
+    optimizer, seen = adam(broken), []
+    *_, stopped = fit(
+        broken, optimizer, loader, epochs=2, stop=lambda: seen.append(1) or len(seen) == 13
+    )
+    assert (stopped.epoch, stopped.batch) == (2, 3)
+    list(fit(broken, optimizer, loader, epochs=2, resume=stopped))
+    assert all(a.equal(b) for a, b in zip(weights(whole), weights(broken), strict=True))

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 import sys
 from pathlib import Path
 from typing import Annotated, Any
@@ -48,7 +49,9 @@ def train(
     settings: Annotated[
         list[str] | None, typer.Argument(help="key=value, such as method.sparsity=0.95 epochs=5.")
     ] = None,
-    out: Annotated[Path | None, typer.Option(help="Run folder [default: runs/RECIPE].")] = None,
+    out: Annotated[
+        Path | None, typer.Option(help="Run folder [default: runs/RECIPE-SETTINGS].")
+    ] = None,
     data: Root = None,
     tensorboard: Annotated[
         bool, typer.Option("--tensorboard", help="Write OUT/tensorboard as well.")
@@ -59,7 +62,7 @@ def train(
     chosen = config.recipe(config.override(config.read(recipe), settings or []))
     if tensorboard:
         board.check()
-    folder = out or Path("runs") / Path(recipe.partition(":")[0]).stem
+    folder = out or _folder(recipe, settings or [])
     with _Display(quiet=as_json or distributed.rank() > 0) as display:
         log = board.log if tensorboard else lambda *_: None
         runs.run(chosen, folder, root=data, show=display, log=log)
@@ -145,6 +148,12 @@ def recipes(
         typer.echo(f"{name:<16} {about}")
 
 
+def _folder(recipe: str, settings: list[str]) -> Path:
+    """A folder for each command: the same words continue the same run."""
+    name = "-".join([Path(recipe.partition(":")[0]).stem, *settings])
+    return Path("runs") / re.sub(r"[^\w.=+-]+", "_", name)
+
+
 def _show(folders: list[Path], as_json: bool) -> None:
     if distributed.rank() > 0:
         return
@@ -225,6 +234,6 @@ def main() -> None:
     except runs.Stopped as stop:
         typer.echo(f"{stop}; saved: the same command continues", err=True)
         sys.exit(130)
-    except (ValueError, OSError, TypeError) as error:
+    except (ValueError, OSError) as error:
         typer.echo(f"spikewire: {error}", err=True)
         sys.exit(2)

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import importlib
 import importlib.util
+import inspect
 import sys
 import tomllib
 from collections.abc import Callable, Iterable, Mapping
@@ -17,7 +18,7 @@ from pathlib import Path
 from typing import Annotated, Any, Literal
 
 import tomli_w
-from pydantic import Field, InstanceOf, TypeAdapter, ValidationError
+from pydantic import BeforeValidator, Field, InstanceOf, TypeAdapter, ValidationError
 from torch import nn
 
 from spikewire.augment import AUGMENTS
@@ -30,6 +31,11 @@ from spikewire.train import LOSSES, PRECISIONS
 
 Positive = Annotated[int, Field(ge=1)]
 Fraction = Annotated[float, Field(ge=0.0, lt=1.0)]
+
+
+def _listed(value: Any) -> Any:
+    """One pattern may be given without brackets."""
+    return [value] if isinstance(value, str) else value
 
 
 @dataclass(frozen=True)
@@ -86,7 +92,7 @@ class Recipe:
     loss: str = "mse"
     precision: str = "float32"
     compile: bool | Literal["auto"] = "auto"
-    only: list[str] = field(default_factory=list)
+    only: Annotated[list[str], BeforeValidator(_listed)] = field(default_factory=list)
     floor: Annotated[int, Field(ge=0)] = 1
     seed: Annotated[int, Field(ge=0)] = 0
     twin: bool = False
@@ -228,12 +234,13 @@ def build(network: Network) -> nn.Module:
     if ":" not in network.name:
         return net(network.name, **network.arguments)
     make = _imported(network.name)
-    try:
-        made = make(**network.arguments)
+    try:  # only the arguments: what fails inside is for its author to see, with its traceback
+        inspect.signature(make).bind(**network.arguments)
     except TypeError as error:
         raise ValueError(
             f"network {network.name} does not take {network.arguments}: {error}"
         ) from error
+    made = make(**network.arguments)
     if not isinstance(made, nn.Module):
         raise ValueError(f"network {network.name} gave a {type(made).__name__}, no torch module")
     return made
@@ -296,10 +303,12 @@ def _validated(path: str, kind: type, values: Any) -> Any:
         return TypeAdapter(kind).validate_python(values)
     except ValidationError as error:
         first = error.errors()[0]
-        where = path + ".".join(str(part) for part in first["loc"] if isinstance(part, str))
-        reason = first["msg"].removeprefix("Value error, ")
-        given = "" if isinstance(first["input"], dict) else f" (given: {first['input']!r})"
-        raise ValueError(f"{where.rstrip('.')}: {reason}{given}") from None
+        key = first["loc"][:1]  # the rest is how the types of the field are put together
+        reasons = [e["msg"].removeprefix("Value error, ") for e in error.errors()
+                   if e["loc"][:1] == key]  # fmt: skip
+        given = f" (given: {values[key[0]]!r})" if key and key[0] in values else ""
+        where = f"{path}{key[0]}" if key else path.rstrip(".")
+        raise ValueError(f"{where}: {', or '.join(dict.fromkeys(reasons))}{given}") from None
 
 
 def _check_keys(path: str, table: Mapping[str, Any], known: Iterable[str]) -> None:
@@ -336,6 +345,7 @@ def _imported(name: str) -> Callable[..., Any]:
             raise ValueError(f"{name}: {place} is no Python file")
         module = importlib.util.module_from_spec(spec)
         sys.modules[spec.name] = module  # dataclasses look their module up
+        sys.path.insert(0, str(path.parent.resolve()))  # files beside it can be imported
         spec.loader.exec_module(module)
     else:
         try:

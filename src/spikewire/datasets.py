@@ -78,13 +78,21 @@ class Source:
     """Where a data set comes from and how it is read.
 
     Args:
-        name: its key in ``DATASETS``.
+        name: its key in `DATASETS`.
         classes: names of the classes, in the order of the labels.
-        read: function from this source and a folder to training and test images.
+        read: function from this source and the data folder to training and test `Images`; it
+            raises ``FileNotFoundError`` if files are missing.
         folder: place of the published files within the data folder.
-        url: address at which ``files`` are published.
-        files: names of the published files, as downloaded.
+        url: address at which ``files`` are published, up to the name of the file.
+        files: names of the published files, as downloaded; each has a checksum.
         checksums: "algorithm:digest" of files, and of arrays where no file is published.
+
+    >>> def blank(source, root):
+    ...     images = Images(torch.zeros(2, 1, 8, 8, dtype=torch.uint8), torch.tensor([0, 1]))
+    ...     return images, images[:1]
+    >>> train, test = read(Source("blank", ("no", "yes"), blank))
+    >>> len(train), len(test)
+    (2, 1)
     """
 
     name: str
@@ -96,7 +104,23 @@ class Source:
     checksums: Mapping[str, str] = field(default_factory=dict)
 
     def check(self, name: str, content: bytes | memoryview) -> None:
-        """Raise ``ValueError`` if ``content`` has not the checksum published for ``name``."""
+        """Compare content with its published checksum; without one, anything will do.
+
+        Args:
+            name: a key of ``checksums``, or any other.
+            content: all bytes of the file or the array.
+
+        Raises:
+            ValueError: if ``content`` has not the checksum published for ``name``.
+
+        >>> known = {"a": "md5:5d41402abc4b2a76b9719d911017c592"}
+        >>> source = Source("mine", ("no", "yes"), lambda source, root: ..., checksums=known)
+        >>> source.check("a", b"hello")
+        >>> source.check("a", b"help")
+        Traceback (most recent call last):
+        ...
+        ValueError: mine: a is not as published (its md5 differs): delete the file and get it again
+        """
         algorithm, _, digest = self.checksums.get(name, "").partition(":")
         if algorithm and hashlib.new(algorithm, content).hexdigest() != digest:
             raise ValueError(
@@ -246,7 +270,7 @@ def _missing(source: Source, root: Path, expected: str) -> FileNotFoundError:
     return FileNotFoundError(
         f"{source.name} is not in the folder {root}: expected {expected} there; give the folder "
         "that holds it (root, --data DIR, or the environment variable SPIKEWIRE_DATA), or "
-        "download it (download=True)"
+        "download it (download=True; on the command line data.download=true)"
     )
 
 

@@ -58,7 +58,7 @@ def _spikingjelly_potentials(neuron: Any, state: tuple[Any, ...], inputs: Tensor
     charging.v_threshold = _UNREACHABLE
     place = list(neuron._memories).index("v")
     if not hasattr(neuron, "single_step_functional_forward"):
-        raise TypeError(_no_potentials(neuron))
+        raise ValueError(_no_potentials(neuron))
     potentials = []
     for x in inputs:
         state = neuron.materialize_states((x,), state, "s")
@@ -86,7 +86,7 @@ def _snntorch_reset(neuron: Any) -> None:
 
 
 def _refuse_potentials(neuron: Any, state: Any, inputs: Tensor) -> Tensor:
-    raise TypeError(_no_potentials(neuron))
+    raise ValueError(_no_potentials(neuron))
 
 
 DIALECTS: tuple[Dialect, ...] = (

@@ -30,6 +30,13 @@ _PLACES = 2**31  # positions are int32
 def write(path: Path, content: bytes) -> None:
     """Put a file in place in one step: temporary file, fsync, rename.
 
+    Args:
+        path: of the file; folders above it that are missing are made.
+        content: all of its bytes.
+
+    Raises:
+        OSError: if the place cannot be written to.
+
     >>> import tempfile
     >>> with tempfile.TemporaryDirectory() as folder:
     ...     write(Path(folder) / "a" / "b.txt", b"hello")
@@ -46,7 +53,26 @@ def write(path: Path, content: bytes) -> None:
 
 
 def write_json(path: Path, value: Any) -> None:
-    """Write JSON that other programs can read: no NaN, UTF-8, a newline at the end."""
+    """Write JSON that other programs can read: no NaN, UTF-8, a newline at the end.
+
+    Args:
+        path: of the file; what was there is replaced, in one step.
+        value: nested dicts and lists of finite numbers, texts, bools, None.
+
+    Raises:
+        ValueError: if a number is NaN or infinite; the file is then left as it was.
+        TypeError: if JSON has no form for a value, such as a tensor.
+        OSError: if the place cannot be written to.
+
+    >>> import tempfile
+    >>> with tempfile.TemporaryDirectory() as folder:
+    ...     write_json(Path(folder) / "a.json", {"sparsity": 0.9, "seed": None})
+    ...     print((Path(folder) / "a.json").read_text(), end="")
+    {
+     "sparsity": 0.9,
+     "seed": null
+    }
+    """
     text = json.dumps(value, indent=1, ensure_ascii=False, allow_nan=False)
     write(path, f"{text}\n".encode())
 
@@ -54,13 +80,25 @@ def write_json(path: Path, value: Any) -> None:
 def save_checkpoint(folder: Path, state: Mapping[str, Any], label: str) -> None:
     """Write nested dicts of tensors and plain values; the manifest comes last.
 
-    Until the manifest is replaced, the checkpoint before is the valid one. What it no longer names
-    is deleted.
+    Until the manifest is replaced, the checkpoint before is the valid one. Then the tensors that
+    it no longer names are deleted.
 
     Args:
-        folder: of the checkpoint.
-        state: nested dicts and lists of tensors, numbers, texts, None.
-        label: part of the file's name, different for each checkpoint.
+        folder: of the checkpoint; it is made if it is missing.
+        state: nested dicts and lists of tensors of any shape, finite numbers, texts, bools, None.
+            Keys come back as texts, tuples as lists, tensors on the CPU.
+        label: part of the file's name, different for each checkpoint of the folder.
+
+    Raises:
+        ValueError: if a number outside of the tensors is NaN or infinite.
+        TypeError: if a value is none of these.
+        OSError: if the folder cannot be written to.
+
+    >>> import tempfile
+    >>> with tempfile.TemporaryDirectory() as folder:
+    ...     save_checkpoint(Path(folder), {"step": 7, "mask": torch.tensor([True, False])}, "7")
+    ...     sorted(path.name for path in Path(folder).iterdir())
+    ['checkpoint-7.safetensors', 'checkpoint.json']
     """
     tensors: dict[str, Tensor] = {}
     manifest = {"tensors": f"checkpoint-{label}.safetensors", "state": _strip(state, "", tensors)}
@@ -74,8 +112,17 @@ def save_checkpoint(folder: Path, state: Mapping[str, Any], label: str) -> None:
 def load_checkpoint(folder: Path) -> Any:
     """What `save_checkpoint` last completed, or None if there is none.
 
+    Args:
+        folder: of the checkpoint.
+
     Raises:
-        ValueError: if a file is damaged.
+        ValueError: if a file is damaged, or the tensors that the manifest names are not there.
+
+    >>> import tempfile
+    >>> with tempfile.TemporaryDirectory() as folder:
+    ...     save_checkpoint(Path(folder), {"step": 7, "mask": torch.tensor([True, False])}, "7")
+    ...     load_checkpoint(Path(folder)), load_checkpoint(Path(folder) / "other")
+    ({'step': 7, 'mask': tensor([ True, False])}, None)
     """
     manifest = folder / _MANIFEST
     if not manifest.exists():
@@ -92,7 +139,21 @@ def load_checkpoint(folder: Path) -> Any:
 
 
 def remove_checkpoint(folder: Path) -> None:
-    """Delete a checkpoint: the manifest first, so that no half of one remains valid."""
+    """Delete a checkpoint: the manifest first, so that no half of one remains valid.
+
+    Args:
+        folder: of the checkpoint; it goes with everything in it, and may be missing already.
+
+    Raises:
+        OSError: if the manifest cannot be deleted.
+
+    >>> import tempfile
+    >>> with tempfile.TemporaryDirectory() as folder:
+    ...     save_checkpoint(Path(folder) / "checkpoint", {"step": 7}, "7")
+    ...     remove_checkpoint(Path(folder) / "checkpoint")
+    ...     (Path(folder) / "checkpoint").exists()
+    False
+    """
     (folder / _MANIFEST).unlink(missing_ok=True)
     shutil.rmtree(folder, ignore_errors=True)
 
@@ -125,7 +186,21 @@ def _stored(value: Tensor) -> Tensor:
 
 
 def save_dense(path: Path, model: nn.Module) -> int:
-    """Write the state_dict as it is, zeros included; returns the file's size in bytes."""
+    """Write the state_dict as it is, zeros included; returns the file's size in bytes.
+
+    Args:
+        path: of the safetensors file; what was there is replaced, in one step.
+        model: any network, on any device.
+
+    Raises:
+        OSError: if the place cannot be written to.
+
+    >>> import tempfile
+    >>> with tempfile.TemporaryDirectory() as folder:
+    ...     path = Path(folder) / "model.safetensors"
+    ...     save_dense(path, nn.Linear(2, 1)) == path.stat().st_size
+    True
+    """
     content = encode({name: _stored(value) for name, value in model.state_dict().items()})
     write(path, content)
     return len(content)
@@ -136,8 +211,27 @@ def save_sparse(path: Path, model: nn.Module, masks: Mapping[str, Tensor]) -> in
 
     A masked tensor ``w`` becomes ``w.values`` (surviving weights in row-major order) and either
     ``w.bits`` (its mask, eight entries to a byte) or ``w.places`` (int32 positions), whichever is
-    smaller. Everything else, and what has too few zeros to gain, is stored as it is. `load_sparse`
-    reads it back.
+    smaller: ``b k + min(n / 8, 4 k)`` bytes for k survivors of n weights of b bytes each.
+    Everything else, and what has too few zeros to gain, ``b (n - k) <= n / 8``, is stored as it
+    is. `load_sparse` reads it back.
+
+    Args:
+        path: of the safetensors file; what was there is replaced, in one step.
+        model: any network, on any device; weights that its masks leave out count as 0.
+        masks: bool, shaped like the tensors of the state_dict that they are named after. Other
+            names are passed over.
+
+    Raises:
+        IndexError: if a mask has another shape than its tensor.
+        OSError: if the place cannot be written to.
+
+    >>> import tempfile
+    >>> layer = nn.Linear(100, 100, bias=False)
+    >>> mask = torch.eye(100, dtype=torch.bool)
+    >>> with tempfile.TemporaryDirectory() as folder:
+    ...     dense = save_dense(Path(folder) / "dense", layer)
+    ...     dense > 40_000, save_sparse(Path(folder) / "sparse", layer, {"weight": mask}) < 1200
+    (True, True)
     """
     tensors: dict[str, Tensor] = {}
     shapes: dict[str, list[int]] = {}
@@ -163,8 +257,20 @@ def save_sparse(path: Path, model: nn.Module, masks: Mapping[str, Tensor]) -> in
 def load_sparse(path: Path) -> dict[str, Tensor]:
     """The state_dict of a file that `save_sparse` wrote, zeros filled in.
 
+    Args:
+        path: of the file.
+
     Raises:
         ValueError: if the file is not of this format or does not fit together.
+        FileNotFoundError: if there is no such file.
+
+    >>> import tempfile
+    >>> layer, mask = nn.Linear(2, 2, bias=False), torch.eye(2, dtype=torch.bool)
+    >>> _ = nn.init.ones_(layer.weight)
+    >>> with tempfile.TemporaryDirectory() as folder:
+    ...     _ = save_sparse(Path(folder) / "sparse", layer, {"weight": mask})
+    ...     load_sparse(Path(folder) / "sparse")["weight"].tolist()
+    [[1.0, 0.0], [0.0, 1.0]]
     """
     try:
         with safe_open(path, framework="pt") as file:

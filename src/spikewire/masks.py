@@ -115,8 +115,13 @@ def _count(mask: Tensor) -> int:
 def apply_masks(model: nn.Module, masks: Mapping[str, Tensor]) -> None:
     """Set to zero what the masks say is gone, in place: for an EMA copy or a loaded checkpoint.
 
+    Args:
+        model: any network, wrapped or not, on any device.
+        masks: bool by name of parameter, each of its shape; what is not named stays as it is.
+
     Raises:
-        ValueError: if the model lacks a parameter of that name, or its shape differs.
+        ValueError: if the model lacks a parameter of that name, or its shape differs; nothing is
+            changed then.
 
     >>> layer = nn.Linear(2, 1)
     >>> apply_masks(layer, {"weight": torch.tensor([[True, False]])})
@@ -139,6 +144,14 @@ def apply_masks(model: nn.Module, masks: Mapping[str, Tensor]) -> None:
 def pack(mask: Tensor) -> Tensor:
     """Eight entries to a byte, the first in the highest bit; the last byte is filled with zeros.
 
+    n entries, in row-major order, become ``ceil(n / 8)`` bytes; `unpack` reads them back.
+
+    Args:
+        mask: bool, of any shape and on any device.
+
+    Raises:
+        TypeError: if the entries are floating-point numbers.
+
     >>> pack(torch.tensor([True, False, False, False, False, False, False, True, True]))
     tensor([129, 128], dtype=torch.uint8)
     """
@@ -148,8 +161,12 @@ def pack(mask: Tensor) -> Tensor:
 def unpack(packed: Tensor, shape: torch.Size | tuple[int, ...]) -> Tensor:
     """The mask of this shape that was packed.
 
+    Args:
+        packed: uint8 (ceil(n / 8),), as `pack` gave it, on any device; the mask is on the CPU.
+        shape: of the mask, n entries in all.
+
     Raises:
-        ValueError: if the bytes do not fit the shape.
+        ValueError: if the bytes do not fit the shape, or are not uint8.
 
     >>> unpack(pack(torch.tensor([[True], [False]])), (2, 1))
     tensor([[ True],

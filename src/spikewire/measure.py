@@ -224,20 +224,15 @@ def measure(model: nn.Module, batches: Any, *, only: Sequence[str] | None = None
     >>> report.sparsity, report.synapses, report.samples
     (0.0, 1480, 8)
     """
-    training = model.training
-    model.eval()
-    try:
-        with torch.no_grad(), activity_of(model) as activity, _operations(model) as totals:
-            hits, labelled, samples = 0, 0, 0
-            for images, labels in _pairs(batches):
-                outputs = model(images)
-                reset(model)
-                samples += len(images)
-                if labels is not None:
-                    hits += int((readout(outputs).argmax(1) == labels).sum())
-                    labelled += len(labels)
-    finally:
-        model.train(training)
+    hits, labelled, samples = 0, 0, 0
+    with testing(model), activity_of(model) as activity, _operations(model) as totals:
+        for images, labels in _pairs(batches):
+            outputs = model(images)
+            reset(model)
+            samples += len(images)
+            if labels is not None:
+                hits += int((readout(outputs).argmax(1) == labels).sum())
+                labelled += len(labels)
     if not samples:
         raise ValueError("batches is empty: give at least one batch of images")
     return Report(
@@ -271,6 +266,29 @@ def readout(outputs: Tensor) -> Tensor:
     tensor([[0.5000, 1.0000]])
     """
     return outputs.mean(0) if outputs.ndim == 3 else outputs
+
+
+@contextmanager
+def testing(model: nn.Module) -> Iterator[None]:
+    """The model in evaluation mode, at rest and without gradients; afterwards as it was, at rest.
+
+    >>> net = nn.Sequential(nn.Dropout(), nn.BatchNorm1d(2).eval())
+    >>> with testing(net):
+    ...     print(net[0].training)
+    False
+    >>> [module.training for module in net]
+    [True, False]
+    """
+    modes = {module: module.training for module in model.modules()}
+    model.eval()
+    reset(model)
+    try:
+        with torch.no_grad():
+            yield
+    finally:
+        for module, training in modes.items():
+            module.training = training
+        reset(model)
 
 
 def activity_of(model: nn.Module) -> AbstractContextManager[Activity]:
@@ -313,6 +331,7 @@ def _firing(activity: Activity) -> tuple[Firing, ...]:
             tuple(int(n) for n in torch.histc(layer.rates.float().cpu(), _BINS, 0.0, 1.0)),
         )
         for name, layer in activity.items()
+        if layer.heard
     )
 
 

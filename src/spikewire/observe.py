@@ -71,6 +71,11 @@ class Layer:
         self._membranes: list[Tensor] = []
 
     @property
+    def heard(self) -> bool:
+        """Whether the layer was run at all."""
+        return self._count is not None
+
+    @property
     def rates(self) -> Tensor:
         if self._count is None:
             raise ValueError(
@@ -90,6 +95,8 @@ class Layer:
 
     @property
     def spikes(self) -> Tensor:
+        if not self._spikes:
+            raise ValueError("no spikes were kept: use watch(model, spikes=True) and run the model")
         return torch.cat(self._spikes)
 
     @property
@@ -122,8 +129,8 @@ class Activity(dict[str, Layer]):
 
     @property
     def rate(self) -> float | None:
-        """Spikes per neuron and time step over the whole network; None without neurons."""
-        rates = [layer.rates.flatten() for layer in self.values()]
+        """Spikes per neuron and time step over the layers that were run; None if none was."""
+        rates = [layer.rates.flatten() for layer in self.values() if layer.heard]
         return float(torch.cat(rates).mean()) if rates else None
 
 
@@ -141,8 +148,8 @@ def watch(model: nn.Module, *, spikes: bool = True, membranes: bool = False) -> 
             input currents, which costs another pass through the neurons.
 
     Raises:
-        ValueError: if the model has no neuron layer that is known.
-        TypeError: if ``membranes`` is asked of neurons that do not tell theirs.
+        ValueError: if the model has no neuron layer that is known, or ``membranes`` is asked of
+            neurons that do not tell theirs.
 
     >>> from spikingjelly.activation_based import neuron
     >>> net = nn.Sequential(neuron.IFNode(step_mode="m"))

@@ -120,17 +120,7 @@ class Pruner:
         learning_rate: float | None = None,
         state: Mapping[str, Any] | None = None,
     ) -> None:
-        if not isinstance(method, Method):
-            raise ValueError(
-                f"method is {method!r}: give an object such as RigL(sparsity=0.9), not its name "
-                "or class"
-            )
-        if not hasattr(steps, "__index__") or operator.index(steps) < 1:
-            raise ValueError(
-                f"steps={steps!r}: give the optimizer steps of the training, 1 or more"
-            )
-        if floor < 0:
-            raise ValueError(f"floor={floor}: give 0 or more synapses per tensor")
+        _check(method, steps, floor)
         if method.needs_rate and optimizer is None and learning_rate is None:
             raise ValueError(
                 f"{type(method).__name__} moves weights in units of the learning rate: give the "
@@ -310,10 +300,10 @@ class Pruner:
             raise ValueError("no learning rate is known: give the optimizer or learning_rate=...")
         return self.learning_rate
 
-    def momentum(self, synapses: Synapses) -> float:
-        """The decay of the optimizer's running mean of gradients: Adam's beta1, SGD's momentum."""
+    def beta1(self, synapses: Synapses) -> float:
+        """Adam's decay of its running mean of gradients; 0 for optimizers that correct no bias."""
         group = self._hooks.group(synapses.name) if self._hooks is not None else {}
-        return float(group["betas"][0] if "betas" in group else group.get("momentum", 0.0))
+        return float(group["betas"][0] if "betas" in group else 0.0)
 
     def budget(self, sparsity: float, share: Share) -> int | dict[str, int]:
         """How many synapses to keep at this sparsity, counted over all prunable weights."""
@@ -332,7 +322,7 @@ class Pruner:
         """`masks.choose`, only where synapses are possible, and no tensor loses its last one."""
         scores = dict(scores)
         for s in self:
-            if s.possible is not None:
+            if s.possible is not None and s.name in scores:
                 scores[s.name] = scores[s.name].masked_fill(~s.possible, -math.inf)
         return choose(scores, keep, floor=self.floor, exact=exact)
 
@@ -368,9 +358,15 @@ class Pruner:
                 )
 
     def still(self) -> None:
-        """Zero the gradients of pruned synapses, for those who clip gradients before the step."""
+        """Zero the gradients of pruned synapses, for those who clip gradients before the step.
+
+        Those that may bring a synapse back are left: all of hidden parameters, and all before an
+        event.
+        """
+        if self.method.event(self):
+            return
         for s in self:
-            if s.weight.grad is not None:
+            if s.masked and s.weight.grad is not None:
                 s.weight.grad.mul_(s.mask)
 
     # --- inside --------------------------------------------------------------------------------
@@ -398,6 +394,18 @@ class Pruner:
                     "weaken the penalty or ask for less sparsity",
                     stacklevel=3,
                 )
+
+
+def _check(method: Any, steps: Any, floor: int) -> None:
+    if not isinstance(method, Method):
+        raise ValueError(
+            f"method is {method!r}: give an object such as RigL(sparsity=0.9), not its name "
+            "or class"
+        )
+    if not hasattr(steps, "__index__") or operator.index(steps) < 1:
+        raise ValueError(f"steps={steps!r}: give the optimizer steps of the training, 1 or more")
+    if floor < 0:
+        raise ValueError(f"floor={floor}: give 0 or more synapses per tensor")
 
 
 def _stream(seed: int) -> int:

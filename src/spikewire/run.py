@@ -36,9 +36,8 @@ from spikewire import config, distributed, formats, report
 from spikewire.augment import AUGMENTS
 from spikewire.config import Recipe
 from spikewire.data import Batches, Data, load
-from spikewire.dialects import reset
 from spikewire.masks import pack, unpack
-from spikewire.measure import Report, measure, readout
+from spikewire.measure import Report, measure, readout, testing
 from spikewire.methods import Dense
 from spikewire.pruner import Pruner
 from spikewire.train import Epoch, fit
@@ -150,16 +149,20 @@ def _refuse_other(recipe: Recipe, out: Path) -> None:
     """Refuse a folder that holds the run of another recipe."""
     file = out / "run.toml"
     if file.is_file():
-        there = tomllib.loads(file.read_text())
-        if there != recipe.dump():
-            changed = sorted(
-                k for k in there | recipe.dump() if there.get(k) != recipe.dump().get(k)
-            )
+        there, here = _identity(tomllib.loads(file.read_text())), _identity(recipe.dump())
+        if there != here:
+            changed = sorted(k for k in there | here if there.get(k) != here.get(k))
             raise ValueError(
                 f"{out} holds another run (it differs in {', '.join(changed)}): give another "
                 "--out, or delete it"
             )
     distributed.wait()
+
+
+def _identity(table: dict[str, Any]) -> dict[str, Any]:
+    """What makes a run the one it is: all of it but whether the data may be downloaded."""
+    data = {key: value for key, value in table.get("data", {}).items() if key != "download"}
+    return table | {"data": data}
 
 
 @dataclass
@@ -275,7 +278,7 @@ class _Training:
         """What report.json says."""
         measured = _measure(self.recipe, self.out, self.model, _whole(self.parts.test))
         return measured.as_dict() | {
-            "accuracy": _accuracy(measured.accuracy, self.records),
+            "accuracy": _accuracy(measured.accuracy, 1.0 - measured.sparsity, self.records),
             "epochs": self.recipe.epochs,
             "seconds_per_epoch": _mean([record["seconds"] for record in self.records]),
             "method": self.recipe.dump()["method"]["name"],
@@ -317,18 +320,14 @@ def _whole(batches: Batches) -> Batches:
 
 def _check_shapes(model: nn.Module, data: Data, device: torch.device) -> None:
     """Refuse a network that does not take these images, before any work is done."""
-    training = model.training
     try:
-        with torch.no_grad():
-            outputs = model.eval()(torch.zeros(2, *data.shape, device=device))
+        with testing(model):
+            outputs = model(torch.zeros(2, *data.shape, device=device))
     except RuntimeError as error:
         raise ValueError(
             f"the network does not take images of shape {data.shape} from {data.name}: {error}; "
             "set network.channels, network.size or network.inputs"
         ) from error
-    finally:
-        model.train(training)
-        reset(model)
     shape = tuple(readout(outputs).shape) if isinstance(outputs, Tensor) else None
     if shape != (2, len(data.classes)):
         given = type(outputs).__name__ if shape is None else f"outputs of shape {shape}"
@@ -410,13 +409,12 @@ def _histogram(values: Tensor) -> dict[str, Any]:
     return {"low": low, "high": high, "counts": [int(count) for count in counts]}
 
 
-def _accuracy(last: float | None, records: list[dict[str, Any]]) -> dict[str, Any]:
+def _accuracy(last: float | None, final: float, records: list[dict[str, Any]]) -> dict[str, Any]:
     """Test accuracy after the last epoch, and at the epoch that validation would choose.
 
-    Only epochs about as sparse as the last one are eligible: the best accuracy of a run is often
-    that of its denser past.
+    Only epochs about as sparse as the final network are eligible: the best accuracy of a run is
+    often that of its denser past.
     """
-    final = records[-1]["connectivity"]
     eligible = [
         record
         for record in records

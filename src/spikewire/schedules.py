@@ -113,7 +113,7 @@ class Steps:
 
     Args:
         values: one more than there are marks.
-        marks: rising, in (0, 1]; ``values[0]`` holds before the first.
+        marks: rising, progress in (0, 1]; ``values[0]`` holds before the first.
 
     Raises:
         ValueError: if their numbers do not fit or the marks do not rise.
@@ -126,10 +126,14 @@ class Steps:
     marks: tuple[float, ...]
 
     def __post_init__(self) -> None:
-        if len(self.values) != len(self.marks) + 1 or list(self.marks) != sorted(self.marks):
+        rising = all(
+            a < b for a, b in zip((0.0, *self.marks), (*self.marks, math.inf), strict=True)
+        )
+        if len(self.values) != len(self.marks) + 1 or not rising or self.marks[-1:] > (1,):
             raise ValueError(
-                f"steps needs rising marks and one value more than marks, got "
-                f"values={self.values}, marks={self.marks}: write steps((1.0, 0.1), marks=(0.5,))"
+                "steps needs rising marks, shares of the training in (0, 1], and one value more "
+                f"than marks, got values={self.values}, marks={self.marks}: write "
+                "steps((1.0, 0.1), marks=(0.5,))"
             )
 
     def __call__(self, progress: float) -> float:

@@ -19,8 +19,12 @@ from spikewire.spelling import check
 def uniform(shapes: Mapping[str, Size], sparsity: float) -> dict[str, float]:
     """The same sparsity for every tensor.
 
-    >>> uniform({"a": Size([2, 2])}, 0.5)
-    {'a': 0.5}
+    Args:
+        shapes: of the tensors, by name.
+        sparsity: share of zeros in the whole network, [0, 1].
+
+    >>> uniform({"a": Size([2, 2]), "b": Size([10, 4])}, 0.5)
+    {'a': 0.5, 'b': 0.5}
     """
     return dict.fromkeys(shapes, sparsity)
 
@@ -29,7 +33,11 @@ def erk(shapes: Mapping[str, Size], sparsity: float) -> dict[str, float]:
     """Erdos-Renyi-Kernel: connectivity proportional to ``sum(dims) / prod(dims)``, at most 1.
 
     Tensors whose connectivity would exceed 1 become dense and the rest is solved for again.
-    Evci et al. 2020 (arXiv 1911.11134), after Mocanu et al. 2018.
+    Evci et al. 2020 (arXiv 1911.11134), after Mocanu et al. 2018 (arXiv 1707.04780).
+
+    Args:
+        shapes: of the tensors, by name: (C_out, C_in), (C_out, C_in, H, W) and so on.
+        sparsity: share of zeros in the whole network, [0, 1].
 
     >>> shares = erk({"conv": Size([8, 4, 3, 3]), "fc": Size([10, 100])}, 0.5)
     >>> {name: round(value, 3) for name, value in shares.items()}
@@ -42,6 +50,12 @@ def erk(shapes: Mapping[str, Size], sparsity: float) -> dict[str, float]:
 
 def by_size(shapes: Mapping[str, Size], sparsity: float) -> dict[str, float]:
     """Connectivity proportional to ``1 / sqrt(number of weights)``: large tensors bear more.
+
+    Tensors whose connectivity would exceed 1 become dense and the rest is solved for again.
+
+    Args:
+        shapes: of the tensors, by name.
+        sparsity: share of zeros in the whole network, [0, 1].
 
     >>> {name: round(value, 3) for name, value in
     ...  by_size({"a": Size([10, 10]), "b": Size([100, 100])}, 0.9).items()}
@@ -76,11 +90,17 @@ def counts(
 ) -> int | dict[str, int]:
     """How many synapses to keep: in the whole network, or in each tensor if there is a share.
 
-    The whole is rounded down, to no less sparsity than asked for; of the tensors, those with the
-    largest remainders are rounded up.
+    The whole, ``(1 - sparsity) n`` of n weights, is rounded down, to no less sparsity than asked
+    for; of the tensors, those with the largest remainders are rounded up.
 
-    >>> counts({"a": Size([3]), "b": Size([4])}, 0.5, uniform)
-    {'a': 1, 'b': 2}
+    Args:
+        shapes: of the tensors, by name.
+        sparsity: share of zeros in the whole network, [0, 1].
+        share: how it is spread over the tensors; None for one number for the whole network.
+
+    >>> shapes = {"a": Size([3]), "b": Size([4])}
+    >>> counts(shapes, 0.5, uniform), counts(shapes, 0.5, None)
+    ({'a': 1, 'b': 2}, 3)
     """
     sizes = {name: shape.numel() for name, shape in shapes.items()}
     # never less sparse than asked for; the margin is far above rounding and far below a synapse

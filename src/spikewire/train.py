@@ -17,6 +17,7 @@ import time
 from collections.abc import Callable, Generator, Iterable, Iterator
 from contextlib import nullcontext
 from dataclasses import dataclass, field, replace
+from itertools import islice
 from typing import Any, Protocol
 
 import torch
@@ -26,7 +27,7 @@ from torch.optim import Optimizer
 
 from spikewire import distributed
 from spikewire.dialects import reset
-from spikewire.measure import activity_of, readout
+from spikewire.measure import activity_of, readout, testing
 from spikewire.pruner import Pruner
 from spikewire.schedules import Constant, Schedule
 from spikewire.spelling import check
@@ -37,10 +38,17 @@ _COMPILE_PAYS_FROM = 2000
 
 
 class Loader(Protocol):
-    """What `fit` needs of training data: `spikewire.data.Batches`, or the like."""
+    """Batches in an order that is a function of the epoch: `spikewire.data.Batches`."""
 
     def __len__(self) -> int: ...
     def epoch(self, epoch: int, start: int = 0) -> Iterable[tuple[Tensor, Tensor]]: ...
+
+
+class Sized(Protocol):
+    """Batches in any order, such as a torch DataLoader."""
+
+    def __len__(self) -> int: ...
+    def __iter__(self) -> Iterator[Any]: ...
 
 
 def mse_on_rates(outputs: Tensor, labels: Tensor) -> Tensor:
@@ -112,7 +120,7 @@ class Epoch:
 def fit(
     model: nn.Module,
     optimizer: Optimizer,
-    train: Loader,
+    train: Loader | Sized,
     *,
     epochs: int,
     validation: Iterable[tuple[Tensor, Tensor]] | None = None,
@@ -133,7 +141,8 @@ def fit(
         model: images (B, C, H, W) to outputs (T, B, classes) or (B, classes); reset after every
             batch.
         optimizer: holds the parameters; a `Pruner` attached to it works along.
-        train: batches in a repeatable order, such as `data.Batches`.
+        train: batches of (images, labels): `data.Batches`, or a torch DataLoader. With a
+            DataLoader a continued run is exact if its workers and transforms draw no randomness.
         epochs: of the whole training, >= 1.
         validation, test: iterables of batches, evaluated after each epoch.
         loss: "mse" on rates, "cross-entropy", or a function of (outputs, labels).
@@ -238,11 +247,11 @@ class _Trainer:
     pruner: Pruner | None
     seed: int
 
-    def epoch(self, state: Epoch, train: Loader) -> Iterator[Epoch]:
+    def epoch(self, state: Epoch, train: Loader | Sized) -> Iterator[Epoch]:
         """The rest of an epoch: where training stands after each batch."""
         began = time.perf_counter() - state.seconds
         self.forward.train()
-        for images, labels in train.epoch(state.epoch, state.batch):
+        for images, labels in self.batches(train, state):
             lr = self.rates.set(state.step)
             loss, hits = self.batch(state, images, labels)
             state = replace(
@@ -257,10 +266,17 @@ class _Trainer:
             )
             yield state
 
+    def batches(self, train: Any, state: Epoch) -> Iterable[tuple[Tensor, Tensor]]:
+        if hasattr(train, "epoch"):
+            return train.epoch(state.epoch, state.batch)
+        _seed(self.seed, state.epoch, 0)  # of the order that a DataLoader draws
+        return islice(train, state.batch, None)
+
     def batch(self, state: Epoch, images: Tensor, labels: Tensor) -> tuple[float, int]:
         _seed(self.seed, state.epoch, state.batch)
         observed = self.pruner is not None and self.pruner.due
-        loss, hits = self.update(self.forward if observed else self.fast, images, labels)
+        network, device = self.forward if observed else self.fast, self.update.device
+        loss, hits = self.update(network, images.to(device), labels.to(device))
         reset(unwrapped(self.forward))
         if distributed.agree(not math.isfinite(loss)):
             raise ValueError(
@@ -283,23 +299,18 @@ def evaluate(
     """
     network = unwrapped(model)
     distributed.share_buffers(network)
-    training = network.training
-    network.eval()
-    hits = seen = 0
-    try:
-        with torch.no_grad(), activity_of(network) as activity:
-            for images, labels in batches:
-                outputs = network(images)
-                reset(network)
-                hits += int((readout(outputs).argmax(1) == labels).sum())
-                seen += len(labels)
-    finally:
-        network.train(training)
     device = next(network.parameters()).device
+    hits = seen = 0
+    with testing(network), activity_of(network) as activity:
+        for images, labels in batches:
+            outputs = network(images.to(device))
+            reset(network)
+            hits += int((readout(outputs).argmax(1) == labels.to(device)).sum())
+            seen += len(labels)
     rate = (activity.rate or 0.0) * seen
     sums = torch.tensor([hits, seen, rate], dtype=torch.float64, device=device)
     hits, seen, rate = distributed.total(sums).tolist()
-    return 100.0 * hits / seen, rate / seen if activity else None
+    return 100.0 * hits / seen, None if activity.rate is None else rate / seen
 
 
 def _evaluated(

@@ -27,7 +27,8 @@ def synaptic_weights(
             leaves out what it matches.
 
     Raises:
-        ValueError: if nothing is found, or a pattern matches nothing.
+        ValueError: if nothing is found, a pattern matches nothing, or the patterns leave nothing;
+            raised when the first weight is asked for.
 
     >>> [name for name, _ in synaptic_weights(nn.Sequential(nn.Linear(4, 3), nn.BatchNorm1d(3)))]
     ['0.weight']
@@ -44,6 +45,12 @@ def synaptic_weights(
 def split(model: nn.Module) -> tuple[list[nn.Parameter], list[nn.Parameter]]:
     """The synaptic weights, and all other trainable parameters, for two optimizers.
 
+    Args:
+        model: any network; `synaptic_weights` says what its synapses are.
+
+    Raises:
+        ValueError: if it has no synapses.
+
     >>> [len(part) for part in split(nn.Sequential(nn.Linear(4, 3), nn.BatchNorm1d(3)))]
     [1, 3]
     """
@@ -55,6 +62,9 @@ def split(model: nn.Module) -> tuple[list[nn.Parameter], list[nn.Parameter]]:
 
 def unwrapped(model: nn.Module) -> nn.Module:
     """The user's own network inside torch.compile, DistributedDataParallel and AveragedModel.
+
+    Args:
+        model: a network, wrapped or not; wrappers may lie inside one another.
 
     >>> net = nn.Linear(2, 2)
     >>> unwrapped(nn.DataParallel(net)) is net

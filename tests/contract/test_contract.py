@@ -439,10 +439,32 @@ def test_still_before_clipping(name):
     backward(net, 5)
     dense = {s.name: s.weight.grad.clone() for s in pruner}
     pruner.still()
-    for s in pruner:
-        assert s.weight.grad.equal(dense[s.name] * s.mask)
+    for s in pruner:  # what learns through a gradient at 0 must go on learning
+        hidden = not s.masked
+        assert s.weight.grad.equal(dense[s.name] if hidden else dense[s.name] * s.mask)
     optimizer.step()
     assert_zeros(net, pruner)
+
+
+@all_methods
+def test_clipping_costs_no_regrowth(name):
+    runs = []
+    for stills in (False, True):
+        net, optimizer, pruner = set_up(name)
+        wirings = []
+        for step in range(14):
+            optimizer.zero_grad()
+            backward(net, step)
+            if stills:
+                pruner.still()
+            optimizer.step()
+            wirings.append(pruner.masks)
+        runs.append(wirings)
+    assert all(same_masks(*pair) for pair in zip(*runs, strict=True))
+
+
+def same_masks(one, other):
+    return all(mask.equal(other[name]) for name, mask in one.items())
 
 
 # --- torch.compile --------------------------------------------------------------------------------

@@ -132,3 +132,12 @@ def test_noise_has_the_temperature_s_width():
 def test_refusals(options, words):
     with pytest.raises(ValueError, match=words):
         DeepR(**options)
+
+
+def test_a_trained_network_keeps_its_signs():
+    net = nn.Linear(20, 20)
+    before = net.weight.detach().clone()
+    pruner = Pruner(net, DeepR(0.5), torch.optim.SGD(net.parameters(), 0.1), steps=10)
+    kept = pruner.masks["weight"]
+    assert kept.sum() == 200
+    assert net.weight[kept].equal(before[kept])

@@ -189,3 +189,17 @@ def test_stds_lets_a_synapse_change_sign_through_the_dead_zone():
 def test_refusals(make, words):
     with pytest.raises(ValueError, match=words):
         make()
+
+
+@pytest.mark.parametrize("momentum", [0.0, 0.9])
+def test_no_bias_is_corrected_where_the_optimizer_corrects_none(momentum):
+    weights = []
+    for corrected in (False, True):
+        torch.manual_seed(0)
+        net = nn.Linear(6, 6)
+        sgd = torch.optim.SGD(net.parameters(), 0.1, momentum=momentum)
+        Pruner(net, GradR(alpha=0.1, bias_corrected=corrected), sgd, steps=9)
+        net(torch.ones(1, 6)).sum().backward()
+        sgd.step()
+        weights.append(net.weight.detach().clone())
+    assert weights[0].equal(weights[1])

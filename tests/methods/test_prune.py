@@ -1,5 +1,7 @@
 """Prune, OneShot, GMP, SNIP: eight synapses and masks worked out by hand."""
 
+import warnings
+
 import pytest
 import torch
 from torch import nn
@@ -67,6 +69,24 @@ def test_ties_go_to_the_first_places():
 def test_one_ranking_or_one_per_tensor(share, expected):
     scene = Scene(Prune(0.5, share=share), a=[0.1, 0.2, -0.8, 0.3], b=[-0.9, 0.5, 0.4, 0.6]).step()
     assert scene.masks == expected
+
+
+def test_gmp_cuts_when_its_schedule_ends_however_rare_its_events():
+    scene = Scene(GMP(0.5, every=100, until=0.6), steps=10, a=EIGHT)
+    alive = []
+    for _ in range(10):
+        scene.step()
+        alive.append(scene.alive)
+    assert alive == [8] * 6 + [4] * 4
+    with warnings.catch_warnings(action="error"):
+        scene.pruner.finish()
+
+
+def test_a_schedule_that_no_event_follows_is_cut_at_the_end_and_said_aloud():
+    scene = Scene(Prune(Linear(0.0, 0.5), every=100), steps=1, a=EIGHT).step()
+    with pytest.warns(UserWarning, match=r"finish\(\) cut 4 of 8 synapses"):
+        scene.pruner.finish()
+    assert scene.alive == 4
 
 
 def test_gmp_follows_the_cubic_by_hand():
@@ -166,6 +186,12 @@ def test_a_score_other_than_magnitude_decides_alone():
         (lambda: GMP(0.9, initial=1.5), "initial=1.5"),
         (lambda: GMP(0.9, begin=0.8, until=0.3), "0 <= begin < finish <= 1"),
         (lambda: OneShot(0.9, when=1.5), "when=1.5"),
+        (lambda: GMP(0.5, initial=0.6), "initial=0.6: sparsity would fall to 0.5"),
+        (lambda: GMP(Linear(0.0, 0.9)), "a schedule of its own"),
+        (lambda: OneShot(Linear(0.0, 0.9)), "a schedule of its own"),
+        (lambda: Prune(score="magnitude"), "score='magnitude': give a function"),
+        (lambda: Prune(share="erk"), "share='erk': give a function"),
+        (lambda: Prune(every="10"), "every='10'"),
     ],
 )
 def test_refusals(make, words):

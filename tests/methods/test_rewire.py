@@ -5,9 +5,22 @@ import warnings
 import numpy as np
 import pytest
 import torch
+from spikingjelly.activation_based import functional, layer, neuron
 from torch import nn
 
-from spikewire import NDSNN, SET, Constant, Criticality, Cubic, GraNet, Pruner, Rewire, RigL
+from spikewire import (
+    NDSNN,
+    SET,
+    Constant,
+    Criticality,
+    Cubic,
+    DeepR,
+    GraNet,
+    Linear,
+    Pruner,
+    Rewire,
+    RigL,
+)
 from spikewire.shares import counts, erk
 
 
@@ -198,6 +211,28 @@ def test_criticality_starts_dense_and_follows_the_cubic():
     assert alive == [16, 12, 9, 6, 5, 4, 4, 4]  # the same cubic as gradual magnitude pruning
 
 
+@pytest.mark.parametrize("churn", [0.0, 0.2, 0.5])
+def test_criticality_leaves_a_read_out_without_neurons_its_part(churn):
+    """Nothing could be revived there: it is cut to its part of the sparsity, whatever the churn."""
+    torch.manual_seed(0)
+    net = nn.Sequential(
+        layer.Linear(20, 30), neuron.LIFNode(), layer.Linear(30, 30), neuron.LIFNode(),
+        nn.Linear(30, 10),
+    )  # fmt: skip
+    functional.set_step_mode(net, "m")
+    before = {n: p.detach().clone() for n, p in net.named_parameters()}
+    optimizer = torch.optim.SGD(net.parameters(), 0.0)
+    pruner = Pruner(net, Criticality(0.8, churn=churn, until=0.1, every=1), optimizer, steps=10)
+    for _ in range(2):
+        net(torch.rand(4, 8, 20)).sum().backward()
+        optimizer.step()
+        functional.reset_net(net)
+    sizes = {n: w.abs() for n, w in before.items() if w.ndim == 2}
+    cut = torch.cat([size.flatten() for size in sizes.values()]).sort().values[-360]
+    assert pruner.masks["4.weight"].equal(sizes["4.weight"] >= cut)
+    assert sum(s.alive for s in pruner) == 360  # 0.2 of 600 + 900 + 300
+
+
 @pytest.mark.parametrize("until", [0.3, 0.75, 0.95])
 def test_criticality_has_events_until_its_sparsity_is_reached(until):
     scene = Scene(Criticality(0.5, grow=worth, until=until, every=1), a=[1.0] * 8, b=[2.0] * 8)
@@ -216,6 +251,12 @@ def test_rigl_anneals_until_the_wiring_is_frozen(until):
     assert exchange(0.0) == pytest.approx(0.3)
     assert exchange(until / 2) == pytest.approx(0.15)
     assert exchange(until) == pytest.approx(0.0)
+
+
+def test_a_large_cut_after_training_is_said_aloud():
+    scene = Scene(Rewire(Linear(0.5, 0.875), every=1, until=0.5), a=[1.0] * 32)
+    with pytest.warns(UserWarning, match=r"finish\(\) cut 28 of 32 synapses"):
+        scene.pruner.finish()
 
 
 def test_no_warning_when_nothing_is_at_its_last_synapse():
@@ -340,6 +381,14 @@ def test_the_first_masks_are_random_with_the_shares_of_erk():
         (lambda: GraNet(initial=1.0), "initial=1.0"),
         (lambda: NDSNN(initial=-0.5), "initial=-0.5"),
         (lambda: Criticality(until=0.0), "begin < finish"),
+        (lambda: GraNet(0.3), "initial=0.5: sparsity would fall to 0.3"),
+        (lambda: NDSNN(0.5), "initial=0.6"),
+        (lambda: Criticality(Cubic(0.0, 0.9)), "a schedule of its own"),
+        (lambda: RigL(grow="gradient"), "grow='gradient': give a function"),
+        (lambda: RigL(drop="magnitude"), "drop='magnitude'"),
+        (lambda: RigL(share="uniform"), "share='uniform': give a function"),
+        (lambda: RigL(every=2.5), "every=2.5"),
+        (lambda: DeepR(share="erk"), "share='erk'"),
         (lambda: GraNet(settle=2.0), "begin < finish"),
         (lambda: Rewire(Cubic(0.2, 1.0)), "not including 1"),
     ],

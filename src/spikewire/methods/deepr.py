@@ -9,7 +9,7 @@ from typing import ClassVar
 import torch
 from torch import Tensor
 
-from spikewire.methods.prune import check_sparsity
+from spikewire.methods.prune import check_share, check_sparsity
 from spikewire.pruner import Method, Pruner
 from spikewire.scores import chance
 from spikewire.shares import Share, uniform
@@ -26,12 +26,13 @@ class DeepR(Method):
     An active synapse with sign s and theta = s w moves by
     ``-lr dE/dtheta - lr l1 + sqrt(2 lr temperature) nu`` with nu ~ N(0, 1); when theta falls below
     0 it becomes dormant and a dormant one, drawn uniformly, is born with a tiny theta and the
-    sign it was given at the start. Bellec et al. 2018 (ICLR, arXiv 1711.05136), Algorithm 1.
+    sign of its weight at the start. Bellec et al. 2018 (ICLR, arXiv 1711.05136), Algorithm 1.
 
     Args:
         sparsity: share of zeros, [0, 1).
         l1: strength of the pull towards zero, >= 0.
-        temperature: of the noise, >= 0; 0 explores by chance births alone.
+        temperature: of the noise, >= 0. The default of 0 explores by chance births alone, as the
+            runs that Chen et al. 2021 compare with; there is a random walk only above 0.
         share: how sparsity is spread over tensors; by tensor, so not global.
 
     Raises:
@@ -51,6 +52,7 @@ class DeepR(Method):
 
     def __post_init__(self) -> None:
         check_sparsity("sparsity", self.sparsity)
+        check_share(self.share)
         if not (self.l1 >= 0.0 and self.temperature >= 0.0):
             raise ValueError(
                 f"l1={self.l1}, temperature={self.temperature}: both must be 0 or more"
@@ -66,7 +68,8 @@ class DeepR(Method):
         masks = pruner.choose(pruner.scored(chance), budget)
         for s in pruner:
             coin = torch.rand(s.weight.shape, generator=pruner.random).to(s.weight)
-            s.state["sign"] = torch.where(coin < 0.5, -1.0, 1.0).to(s.weight)
+            coin = torch.where(coin < 0.5, -1.0, 1.0).to(s.weight)
+            s.state["sign"] = torch.where(s.weight == 0, coin, s.weight.sign())
             s.weight.copy_(s.weight.abs() * s.state["sign"])
         pruner.rewire(masks)
 

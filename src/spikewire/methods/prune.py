@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import ClassVar
+from typing import Any, ClassVar
 
 from spikewire.pruner import Method, Pruner
-from spikewire.schedules import Constant, Cubic, Schedule, Steps, at
+from spikewire.schedules import Constant, Cubic, Schedule, at
 from spikewire.scores import Score, magnitude, saliency
 from spikewire.shares import Share
 
@@ -26,13 +27,52 @@ def check_sparsity(name: str, value: Schedule | float) -> None:
             )
 
 
+def check_rise(initial: float, final: Any) -> None:
+    """Refuse a sparsity that does not rise from one number to another, both in [0, 1).
+
+    >>> check_rise(0.5, 0.9)
+    """
+    if callable(final):
+        raise ValueError(
+            f"sparsity={final!r}: this method has a schedule of its own: give the final sparsity, "
+            "or use Prune or Rewire for another schedule"
+        )
+    check_sparsity("sparsity", final)
+    check_sparsity("initial", initial)
+    if initial > final:
+        raise ValueError(
+            f"initial={initial}: sparsity would fall to {final}: begin no sparser than it ends"
+        )
+
+
 def check_every(every: int) -> None:
-    """Refuse a number of steps between events that is below 1.
+    """Refuse what is no whole number of steps between events, 1 or more.
 
     >>> check_every(100)
     """
-    if every < 1:
-        raise ValueError(f"every={every}: give the steps between two events, 1 or more")
+    if not isinstance(every, int) or every < 1:
+        raise ValueError(f"every={every!r}: give the steps between two events, 1 or more")
+
+
+def check_score(name: str, score: Any) -> None:
+    """Refuse a score that is no function.
+
+    >>> check_score("score", magnitude)
+    """
+    if not callable(score):
+        raise ValueError(f"{name}={score!r}: give a function, such as spikewire.scores.magnitude")
+
+
+def check_share(share: Any) -> None:
+    """Refuse a share that is neither a function nor None.
+
+    >>> check_share(None)
+    """
+    if share is not None and not callable(share):
+        raise ValueError(
+            f"share={share!r}: give a function, such as spikewire.shares.erk, or None for one "
+            "ranking over the network"
+        )
 
 
 def reaches(pruner: Pruner, moment: float) -> bool:
@@ -51,6 +91,19 @@ def cut(pruner: Pruner, budget: int | dict[str, int], score: Score) -> None:
         pruner.rewire(pruner.choose(pruner.scored(score, pruner.masks), budget))
 
 
+def trim(pruner: Pruner, budget: int | dict[str, int]) -> None:
+    """After training, cut what the last event left over, by magnitude; said aloud if it is much."""
+    before = sum(s.alive for s in pruner)
+    cut(pruner, budget, magnitude)
+    gone = before - sum(s.alive for s in pruner)
+    if gone > before // 100:
+        warnings.warn(
+            f"finish() cut {gone} of {before} synapses, with no training after it: let "
+            "the schedule end, and an event come after that (every=...), before training does",
+            stacklevel=4,
+        )
+
+
 @dataclass(frozen=True)
 class Cut(Method):
     """Remove the synapses of lowest score at events; its children say when these are.
@@ -64,6 +117,8 @@ class Cut(Method):
 
     def __post_init__(self) -> None:
         check_sparsity("sparsity", self.sparsity)
+        check_score("score", self.score)
+        check_share(self.share)
 
     def plan(self) -> Callable[[float], float]:
         """Sparsity as a function of progress."""
@@ -74,7 +129,7 @@ class Cut(Method):
             cut(pruner, pruner.budget(self.plan()(pruner.progress), self.share), self.score)
 
     def finish(self, pruner: Pruner) -> None:
-        cut(pruner, pruner.budget(self.plan()(1.0), self.share), magnitude)
+        trim(pruner, pruner.budget(self.plan()(1.0), self.share))
 
 
 @dataclass(frozen=True)
@@ -123,12 +178,14 @@ class OneShot(Cut):
     (0.0, 0.9)
     """
 
-    when: float = 0.5
-
     source: ClassVar[str] = "Han et al. 2015, arXiv 1506.02626"
+
+    sparsity: float = 0.9
+    when: float = 0.5
 
     def __post_init__(self) -> None:
         super().__post_init__()
+        check_rise(0.0, self.sparsity)
         if not 0.0 <= self.when < 1.0:
             raise ValueError(f"when={self.when}: give the progress at which to prune, in [0, 1)")
 
@@ -136,7 +193,7 @@ class OneShot(Cut):
         return reaches(pruner, self.when)
 
     def plan(self) -> Callable[[float], float]:
-        return Steps((0.0, at(self.sparsity, 1.0)), (self.when,))
+        return lambda progress: self.sparsity if progress >= self.when else 0.0
 
 
 @dataclass(frozen=True)
@@ -161,17 +218,22 @@ class GMP(Prune):
 
     source: ClassVar[str] = "Zhu & Gupta 2017, arXiv 1710.01878"
 
+    sparsity: float = 0.9
     initial: float = 0.0
     begin: float = 0.0
     until: float = 0.7
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        check_sparsity("initial", self.initial)
+        check_rise(self.initial, self.sparsity)
         self.plan()
 
     def plan(self) -> Callable[[float], float]:
-        return Cubic(self.initial, at(self.sparsity, 1.0), self.begin, self.until)
+        return Cubic(self.initial, self.sparsity, self.begin, self.until)
+
+    def event(self, pruner: Pruner) -> bool:
+        # the last cut is due when the final sparsity is, whatever ``every`` says
+        return super().event(pruner) or reaches(pruner, self.until)
 
 
 @dataclass(frozen=True)

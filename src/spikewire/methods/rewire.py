@@ -9,8 +9,18 @@ from dataclasses import dataclass
 from typing import ClassVar
 
 import torch
+from torch import Tensor
 
-from spikewire.methods.prune import check_every, check_sparsity, cut, reaches
+from spikewire.methods.prune import (
+    check_every,
+    check_rise,
+    check_score,
+    check_share,
+    check_sparsity,
+    cut,
+    reaches,
+    trim,
+)
 from spikewire.pruner import Method, Pruner
 from spikewire.schedules import Constant, Cosine, Cubic, Schedule, at
 from spikewire.scores import Score, chance, criticality, gradient, magnitude
@@ -73,6 +83,9 @@ class Rewire(Method):
         check_sparsity("sparsity", self.sparsity)
         check_sparsity("sparsity", self.plan())
         check_every(self.every)
+        check_score("drop", self.drop)
+        check_score("grow", self.grow)
+        check_share(self.share)
         if not 0.0 < self.until <= 1.0:
             raise ValueError(f"until={self.until}: give the progress of the last event, in (0, 1]")
         for progress in (0.0, 1.0):
@@ -105,7 +118,7 @@ class Rewire(Method):
             return
         budget = self.spend(pruner)
         before = pruner.masks
-        kept = pruner.choose(pruner.scored(self.drop, before), self.survivors(pruner, budget))
+        kept = self.keep(pruner, before, budget)
         hope = pruner.scored(self.grow)
         for name, mask in kept.items():
             hope[name] = hope[name].masked_fill(mask, math.inf)
@@ -117,11 +130,15 @@ class Rewire(Method):
 
     def finish(self, pruner: Pruner) -> None:
         if self.exact:  # the last event may have come too early for the final sparsity
-            cut(pruner, pruner.budget(self.plan()(1.0), self.share), magnitude)
+            trim(pruner, pruner.budget(self.plan()(1.0), self.share))
 
     def spend(self, pruner: Pruner) -> Budget:
         """How many synapses there are to be after this event."""
         return pruner.budget(self.plan()(pruner.progress), self.share)
+
+    def keep(self, pruner: Pruner, before: dict[str, Tensor], budget: Budget) -> dict[str, Tensor]:
+        """Which of the present synapses stay."""
+        return pruner.choose(pruner.scored(self.drop, before), self.survivors(pruner, budget))
 
     def survivors(self, pruner: Pruner, budget: Budget) -> Budget:
         """How many of the present synapses stay."""
@@ -185,24 +202,25 @@ class GraNet(Rewire):
 
     source: ClassVar[str] = "Liu et al. 2021, arXiv 2106.10404"
 
+    sparsity: float = 0.9
     churn: Schedule | float = Cosine(0.5, 0.005)
     until: float = 1.0
     initial: float = 0.5
     settle: float = 0.5
 
     def __post_init__(self) -> None:
-        check_sparsity("initial", self.initial)
+        check_rise(self.initial, self.sparsity)
         super().__post_init__()
 
     def plan(self) -> Callable[[float], float]:
-        return Cubic(self.initial, at(self.sparsity, 1.0), finish=self.settle)
+        return Cubic(self.initial, self.sparsity, finish=self.settle)
 
     def spend(self, pruner: Pruner) -> Budget:
         cut(pruner, pruner.budget(self.plan()(pruner.progress), None), self.drop)
         return {s.name: s.alive for s in pruner}
 
     def finish(self, pruner: Pruner) -> None:
-        cut(pruner, pruner.budget(self.plan()(1.0), None), magnitude)
+        trim(pruner, pruner.budget(self.plan()(1.0), None))
 
 
 @dataclass(frozen=True)
@@ -226,16 +244,17 @@ class NDSNN(Rewire):
 
     source: ClassVar[str] = "Huang et al. 2023, arXiv 2304.12214"
 
+    sparsity: float = 0.9
     churn: Schedule | float = Cosine(0.5, 0.05)
     until: float = 1.0
     initial: float = 0.6
 
     def __post_init__(self) -> None:
-        check_sparsity("initial", self.initial)
+        check_rise(self.initial, self.sparsity)
         super().__post_init__()
 
     def plan(self) -> Callable[[float], float]:
-        return Cubic(self.initial, at(self.sparsity, 1.0))
+        return Cubic(self.initial, self.sparsity)
 
     def survivors(self, pruner: Pruner, budget: Budget) -> Budget:
         churn = self.exchange()(pruner.progress)
@@ -250,7 +269,8 @@ class Criticality(Rewire):
     """Prune by magnitude beyond the target, then revive what feeds critical neurons.
 
     Sparsity follows ``s_t = s_f (1 - (1 - u)^3)``; an event cuts globally to
-    ``s_t + r (1 - s_t)`` and revives the most critical pruned synapses up to ``s_t``. Chen et al.
+    ``s_t + r (1 - s_t)`` and revives the most critical pruned synapses up to ``s_t``. A read-out
+    without neurons has no criticality: it is cut to its part of ``s_t`` and left alone. Chen et al.
     (arXiv 2311.16141 v3), Algorithm 1, Eqs. 11-15. The released code leaves momentum running and
     revives ties together (``forget=False, exact=False``) and ranks by the surrogate itself instead
     of its derivative.
@@ -269,13 +289,39 @@ class Criticality(Rewire):
 
     source: ClassVar[str] = "Chen, Liu, Liu & You 2023, arXiv 2311.16141"
 
+    sparsity: float = 0.9
     churn: Schedule | float = 0.2
     grow: Score = criticality
     share: Share = None
     until: float = 0.5
 
+    def __post_init__(self) -> None:
+        check_rise(0.0, self.sparsity)
+        super().__post_init__()
+
     def plan(self) -> Callable[[float], float]:
-        return Cubic(0.0, at(self.sparsity, 1.0), finish=self.until)
+        return Cubic(0.0, self.sparsity, finish=self.until)
+
+    def keep(self, pruner: Pruner, before: dict[str, Tensor], budget: Budget) -> dict[str, Tensor]:
+        aside = self._aside(pruner)
+        if not aside:
+            return super().keep(pruner, before, budget)
+        scores = pruner.scored(self.drop, before)
+        plain = pruner.choose(scores, budget)
+        rest = {name: score for name, score in scores.items() if name not in aside}
+        if not rest:
+            return plain
+        if isinstance(budget, dict):
+            room: Budget = {name: budget[name] for name in rest}
+        else:
+            room = budget - sum(int(plain[name].count_nonzero()) for name in aside)
+        return plain | pruner.choose(rest, without(room, self.exchange()(pruner.progress)))
+
+    def _aside(self, pruner: Pruner) -> set[str]:
+        """Tensors which no neuron layer follows: nothing would revive what is cut there."""
+        if not self.observes:
+            return set()
+        return {s.name for s in pruner if pruner.criticality.of(s.name) is None}
 
     def event(self, pruner: Pruner) -> bool:
         # the last event is due when the final sparsity is, whatever ``every`` says
