@@ -188,7 +188,7 @@ class Pruner:
             warnings.warn(
                 f"finish() after {self.step} of steps={self.steps}: schedules had not run their "
                 "course; give the true number of optimizer steps",
-                stacklevel=2,
+                stacklevel=3,
             )
         if self._hooks is not None:
             self._hooks.release()

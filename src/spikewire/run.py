@@ -460,14 +460,16 @@ def _processor() -> str:
 
 
 def _commit() -> str | None:
-    """The commit of the source this runs from, marked if files differ from it; None outside git."""
-    here = Path(__file__).parent
+    """The commit of the source this runs from, marked if it differs from that; None outside git."""
+
+    def git(*words: str) -> str:
+        command = ["git", "-C", str(Path(__file__).parent), *words]
+        return subprocess.run(command, capture_output=True, text=True, check=True).stdout.strip()
+
     try:
-        words = ["git", "-C", str(here), "describe", "--always", "--dirty", "--abbrev=12"]
-        tracked = ["git", "-C", str(here), "ls-files", "--error-unmatch", "run.py"]
-        if subprocess.run(tracked, capture_output=True, check=False).returncode:
-            return None
-        return subprocess.run(words, capture_output=True, text=True, check=True).stdout.strip()
+        git("ls-files", "--error-unmatch", "run.py")
+        dirty = "-dirty" if git("status", "--porcelain", "--", ".") else ""
+        return git("rev-parse", "--short=12", "HEAD") + dirty
     except (OSError, subprocess.CalledProcessError):
         return None
 

@@ -142,7 +142,8 @@ def fit(
             batch.
         optimizer: holds the parameters; a `Pruner` attached to it works along.
         train: batches of (images, labels): `data.Batches`, or a torch DataLoader. With a
-            DataLoader a continued run is exact if its workers and transforms draw no randomness.
+            DataLoader a continued run is exact if its workers and transforms draw no randomness;
+            of several processes each must be given its own share.
         epochs: of the whole training, >= 1.
         validation, test: iterables of batches, evaluated after each epoch.
         loss: "mse" on rates, "cross-entropy", or a function of (outputs, labels).
@@ -197,7 +198,7 @@ def fit(
 
 @dataclass(frozen=True)
 class _Update:
-    """What is done with a batch: forward, loss, backward, optimizer step, reset."""
+    """What is done with a batch: forward, loss, backward, optimizer step."""
 
     optimizer: Optimizer
     objective: Loss

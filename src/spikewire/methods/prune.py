@@ -100,7 +100,7 @@ def trim(pruner: Pruner, budget: int | dict[str, int]) -> None:
         warnings.warn(
             f"finish() cut {gone} of {before} synapses, with no training after it: let "
             "the schedule end, and an event come after that (every=...), before training does",
-            stacklevel=4,
+            stacklevel=5,
         )
 
 
