@@ -245,6 +245,7 @@ class Pruner:
         self.step = int(state["step"])
         self.random.set_state(state["random"].cpu())
         for s in self:
+            s.derived = {}
             s.state = {
                 key: value.to(s.weight.device, copy=True)
                 for key, value in saved[s.name]["state"].items()

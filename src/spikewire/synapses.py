@@ -18,6 +18,7 @@ class Synapses:
         weight: what the network multiplies with; exactly 0 where ``mask`` is False.
         possible: bool, where a connection may exist at all; None for anywhere.
         state: tensors of the method ("theta", "sign", ...), saved with the pruner.
+        derived: tensors that follow from ``state`` and are kept to save time, not saved.
 
     >>> synapses = Synapses("weight", nn.Linear(2, 1).weight)
     >>> with torch.no_grad():
@@ -31,6 +32,7 @@ class Synapses:
         self.weight = weight
         self.possible = possible
         self.state: dict[str, Tensor] = {}
+        self.derived: dict[str, Tensor] = {}
         self._visible: Tensor | None = None
         self.unmask()
 

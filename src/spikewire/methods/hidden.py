@@ -15,6 +15,9 @@ from spikewire.pruner import Method, Pruner
 from spikewire.schedules import Cosine, Schedule, at
 from spikewire.synapses import Synapses
 
+# How often, in steps, Grad R looks how far theta is from mu.
+_LOOK_EVERY = 16
+
 
 class Hidden(Method):
     """A weight is ``w = project(theta)``, and theta is what the optimizer moves.
@@ -102,16 +105,34 @@ class GradR(Hidden):
         if self.bias_corrected:
             step /= 1.0 - pruner.beta1(synapses) ** (pruner.step + 1)
         sign = synapses.state["sign"]
-        low, high = theta.aminmax()
-        if max(-float(low), float(high)) < -self.mean:
+        if self._reach(synapses, theta, pruner) < -self.mean:
             # no theta is as low as mu, so the prior pulls all of them down: one cheap pass
             theta.sub_(sign, alpha=step)
         else:
             theta.sub_(sign * (sign * theta - self.mean).sign(), alpha=step)
 
     def project(self, synapses: Synapses, theta: Tensor, weight: Tensor, pruner: Pruner) -> None:
-        sign = synapses.state["sign"]
-        torch.mul(theta, sign, out=weight).relu_().mul_(sign)
+        torch.clamp(theta, *self._bounds(synapses), out=weight)
+
+    def _reach(self, synapses: Synapses, theta: Tensor, pruner: Pruner) -> float:
+        """The largest ``|theta|``, looked at now and then while it is less than half way to mu.
+
+        Nothing that trains goes the other half, several units, between two looks.
+        """
+        reach = synapses.state.get("reach")
+        if reach is None or pruner.step % _LOOK_EVERY == 0 or 2.0 * float(reach) > -self.mean:
+            low, high = theta.aminmax()
+            reach = synapses.state["reach"] = torch.maximum(-low, high)
+        return float(reach)
+
+    def _bounds(self, synapses: Synapses) -> tuple[Tensor, Tensor]:
+        """The ends of where each weight may be: ``s relu(s theta)`` is then one pass."""
+        kept = synapses.derived
+        if "low" not in kept:
+            sign = synapses.state["sign"]
+            kept["low"] = torch.zeros_like(sign).masked_fill_(sign < 0, -math.inf)
+            kept["high"] = torch.zeros_like(sign).masked_fill_(sign > 0, math.inf)
+        return kept["low"], kept["high"]
 
 
 @dataclass(frozen=True)
