@@ -132,8 +132,7 @@ def main() -> None:
         f"{options.study}`.\n\n{table(options.study)}\n"
         + (course(options.study, study.course) if study.course else "")
     )
-    picture = plots.tradeoff(report.collect([folder / name for name in study.runs]))
-    picture.save(HERE.parent / "docs", options.study)
+    plots.tradeoff(report.collect([folder / name for name in study.runs])).save(folder)
 
 
 if __name__ == "__main__":
