@@ -15,6 +15,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import torch
 
 from spikewire import GMP, Pruner, RigL
@@ -69,9 +70,19 @@ def main() -> None:
     scores = {n: p.detach().abs() for n, p in weights.items()}
     total = sum(p.numel() for p in weights.values())
 
+    flat = torch.cat([score.flatten() for score in scores.values()])
+    barred = flat.masked_fill(torch.rand(total) < 0.9, -torch.inf)
+    mask = barred > 0
+
     rows = {
         "elementwise pass (abs)": lambda: [p.abs() for p in weights.values()],
         "elementwise pass in place (mul_)": lambda: [v.mul_(1.0) for v in scores.values()],
+        "torch.kthvalue": lambda: flat.kthvalue(total - total // 10),
+        "torch.topk": lambda: flat.topk(total // 10),
+        "numpy.partition": lambda: np.partition(flat.numpy(), total - total // 10),
+        "numpy.partition, 9 of 10 equal": lambda: np.partition(barred.numpy(), total - total // 20),
+        "sum of a bool tensor": lambda: mask.sum(),
+        "count_nonzero of a bool tensor": lambda: mask.count_nonzero(),
         "choose, global": lambda: choose(scores, total // 10),
         "GMP event": Event(GMP(0.9, every=1)),
         "RigL event": Event(RigL(0.9, every=1, until=1.0)),

@@ -114,7 +114,7 @@ def methods(as_json: Json = False) -> None:
     rows = [
         {
             "name": name,
-            "what": (kind.__doc__ or "").strip().splitlines()[0],
+            "what": (kind.__doc__ or "").strip().splitlines()[0].replace("``", ""),
             "source": kind.source,
             "fields": config.defaults(kind),
         }
