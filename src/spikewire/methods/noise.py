@@ -32,9 +32,8 @@ def expected_connectivity(
     walk of independent steps ``lr_k``, with a drift. With a constant rate this is
     ``Phi((ratio - alpha) sqrt(n) + theta_0 / (lr sqrt(n)))``.
 
-    It is a limit from below wherever some synapses carry signal: on CIFAR-10 a few per cent do, on
-    MNIST most of the survivors. Momentum, which ties successive steps together, hardly changes it
-    over many steps (its noise sums to the same variance).
+    It is a limit from below wherever some synapses carry signal, as on MNIST. Momentum, which ties
+    successive steps together, hardly changes it over many steps: its noise sums to the same variance.
 
     Args:
         alpha: strength of the prior, >= 0.
