@@ -33,7 +33,7 @@ def expected_connectivity(
     ``Phi((ratio - alpha) sqrt(n) + theta_0 / (lr sqrt(n)))``.
 
     It is a limit from below wherever some synapses carry signal, as on MNIST. Momentum, which ties
-    successive steps together, hardly changes it over many steps: its noise sums to the same variance.
+    successive steps together, hardly changes it over many: its noise sums to the same variance.
 
     Args:
         alpha: strength of the prior, >= 0.
