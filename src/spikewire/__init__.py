@@ -9,6 +9,7 @@ from spikewire.methods import (
     SET,
     SNIP,
     STDS,
+    ChenDeepR,
     Criticality,
     DeepR,
     Dense,
@@ -18,6 +19,7 @@ from spikewire.methods import (
     Prune,
     Rewire,
     RigL,
+    SoftDeepR,
 )
 from spikewire.observe import watch
 from spikewire.pruner import Method, Pruner
@@ -33,6 +35,7 @@ __all__ = [
     "SET",
     "SNIP",
     "STDS",
+    "ChenDeepR",
     "Constant",
     "Cosine",
     "Criticality",
@@ -48,6 +51,7 @@ __all__ = [
     "Pruner",
     "Rewire",
     "RigL",
+    "SoftDeepR",
     "Steps",
     "Synapses",
     "apply_masks",

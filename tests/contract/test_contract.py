@@ -41,8 +41,20 @@ RECIPES = {
     "gradr": ({"alpha": 0.15}, None),
     "stds": ({"width": 0.1}, None),
     "deepr": ({"sparsity": SPARSITY, "l1": 0.1, "temperature": 1e-4}, SPARSITY),
+    "soft-deepr": ({"sparsity": SPARSITY, "l1": 0.1, "temperature": 1e-4}, None),
+    "deepr-chen": ({"l1": 0.1, "max_sparsity": 0.5, "temperature": 1e-4}, None),
 }
-GROWING = {"set", "rigl", "granet", "ndsnn", "criticality", "rewire", "deepr"}
+GROWING = {
+    "set",
+    "rigl",
+    "granet",
+    "ndsnn",
+    "criticality",
+    "rewire",
+    "deepr",
+    "soft-deepr",
+    "deepr-chen",
+}
 
 OPTIMIZERS = {
     "sgd": (torch.optim.SGD, {"lr": 0.02, "momentum": 0.9, "weight_decay": 1e-3}, torch.float32),

@@ -1,4 +1,4 @@
-"""Deep R: its rule against a transcription where it is deterministic, its invariants elsewhere."""
+"""Deep R: its rules against transcriptions where they are deterministic, invariants elsewhere."""
 
 import math
 
@@ -7,7 +7,7 @@ import pytest
 import torch
 from torch import nn
 
-from spikewire import DeepR, Pruner
+from spikewire import ChenDeepR, DeepR, Pruner, SoftDeepR
 from spikewire.shares import erk
 
 
@@ -22,7 +22,7 @@ def test_the_rule_with_all_synapses_active(l1, momentum):
     random = np.random.default_rng(0)
     net = two_layers().double()
     optimizer = torch.optim.SGD(net.parameters(), 0.05, momentum=momentum)
-    pruner = Pruner(net, DeepR(0.0, l1=l1), optimizer, steps=100)
+    pruner = Pruner(net, DeepR(0.0, l1=l1, temperature=0.0), optimizer, steps=100)
     sign = {s.name: s.state["sign"].numpy() for s in pruner}
     theta = {s.name: np.abs(s.weight.detach().numpy()) for s in pruner}
     memory = {name: np.zeros_like(t) for name, t in theta.items()}
@@ -72,7 +72,7 @@ def test_counts_and_signs_hold(share, temperature):
 def test_one_death_is_followed_by_one_birth_elsewhere_in_the_same_tensor():
     net = two_layers()
     optimizer = torch.optim.SGD(net.parameters(), 1.0)
-    pruner = Pruner(net, DeepR(0.5, l1=0.0), optimizer, steps=9)
+    pruner = Pruner(net, DeepR(0.5, l1=0.0, temperature=0.0), optimizer, steps=9)
     first, second = pruner
     before, other = first.mask, second.mask
     row, column = before.nonzero()[0].tolist()
@@ -93,7 +93,7 @@ def test_the_dead_wait_their_turn_among_all_the_dormant():
     for seed in range(200):
         net = nn.Linear(8, 1, bias=False)
         optimizer = torch.optim.SGD(net.parameters(), 1.0)
-        pruner = Pruner(net, DeepR(0.5, l1=0.0), optimizer, steps=9, seed=seed)
+        pruner = Pruner(net, DeepR(0.5, l1=0.0, temperature=0.0), optimizer, steps=9, seed=seed)
         (s,) = pruner
         alive = s.mask.flatten().nonzero().flatten()
         s.weight.grad = torch.zeros_like(s.weight)
@@ -117,6 +117,164 @@ def test_noise_has_the_temperature_s_width():
     assert moved.mean().item() == pytest.approx(-0.3, abs=0.003)
     assert moved.std().item() == pytest.approx(math.sqrt(2 * 0.1 * 0.02), rel=0.03)
     assert s.weight[~s.mask].eq(0).all()
+
+
+def noisy_training(method, steps=120, lr=0.05, seed=0):
+    """Train on gradients that are noise; yields the pruner after every step."""
+    torch.manual_seed(seed)
+    net = two_layers()
+    optimizer = torch.optim.SGD(net.parameters(), lr)
+    pruner = Pruner(net, method, optimizer, steps=steps, seed=seed)
+    yield pruner
+    for _ in range(steps):
+        for s in pruner:
+            s.weight.grad = torch.randn_like(s.weight)
+        optimizer.step()
+        yield pruner
+
+
+def test_under_the_global_constraint_tensors_trade_synapses():
+    method = DeepR(0.7, l1=1e-3, global_constraint=True)
+    seen = [tuple(s.alive for s in pruner) for pruner in noisy_training(method)]
+    assert {sum(counts) for counts in seen} == {round(0.3 * 260)}
+    assert seen[0] == (60, 18)
+    assert len(set(seen)) > 10
+
+
+def test_births_fall_to_tensors_as_their_first_numbers():
+    """With everyone dying at each step, who is born shows the chances alone."""
+    births = np.zeros(2)
+    for seed in range(200):
+        net = two_layers()
+        optimizer = torch.optim.SGD(net.parameters(), 1.0)
+        pruner = Pruner(
+            net,
+            DeepR(0.7, l1=0.0, temperature=0.0, global_constraint=True),
+            optimizer,
+            steps=9,
+            seed=seed,
+        )
+        for s in pruner:
+            s.weight.grad = 2 * s.weight.detach()
+        optimizer.step()
+        births += [s.alive for s in pruner]
+    assert births.sum() == 200 * 78
+    expected = 200 * 60  # a binomial of 15600 draws with p = 60 / 78
+    assert abs(births[0] - expected) < 5 * math.sqrt(15600 * 60 / 78 * 18 / 78)
+
+
+def test_a_full_tensor_takes_no_births():
+    method = DeepR(0.05, l1=1e-3, global_constraint=True)
+    for pruner in noisy_training(method, steps=40):
+        assert all(s.alive <= s.weight.numel() for s in pruner)
+        assert sum(s.alive for s in pruner) <= round(0.95 * 260)
+
+
+@pytest.mark.parametrize("momentum", [0.0, 0.9])
+def test_soft_deep_r_by_its_rule(momentum, monkeypatch):
+    """Noise from outside, the rest in numpy."""
+    method = SoftDeepR(0.8, l1=0.3, temperature=0.02)
+    random = np.random.default_rng(1)
+    net = two_layers().double()
+    optimizer = torch.optim.SGD(net.parameters(), 0.05, momentum=momentum)
+    pruner = Pruner(net, method, optimizer, steps=60)
+    sign = {s.name: s.state["sign"].numpy() for s in pruner}
+    theta = {s.name: sign[s.name] * s.state["theta"].numpy().copy() for s in pruner}
+    memory = {name: np.zeros_like(t) for name, t in theta.items()}
+    lowest = -0.8 / 0.2 / (0.3 / 0.02)
+    back = 0
+    for _ in range(60):
+        noise = [random.normal(0, 1, s.weight.shape) for s in pruner]
+        for s, nu in zip(pruner, noise, strict=True):
+            g = random.normal(0, 0.3, s.weight.shape)
+            s.weight.grad = torch.from_numpy(g)
+            m = memory[s.name] = momentum * memory[s.name] + g
+            t, eta = theta[s.name], 0.05
+            active = t > 0
+            walked = t - active * (eta * sign[s.name] * m + eta * 0.3)
+            walked += math.sqrt(2 * eta * 0.02) * nu * sign[s.name]
+            walked = np.maximum(walked, lowest)
+            back += int((~active & (walked > 0)).sum())
+            theta[s.name] = walked
+        left = iter([torch.from_numpy(nu) for nu in noise])
+        with monkeypatch.context() as patch:
+            patch.setattr(torch, "randn", lambda *_, left=left, **__: next(left))
+            optimizer.step()
+        for s in pruner:
+            expected = sign[s.name] * np.maximum(theta[s.name], 0)
+            np.testing.assert_allclose(s.weight.detach().numpy(), expected, atol=1e-12)
+    assert back > 20
+
+
+def test_soft_deep_r_settles_at_the_connectivity_of_its_prior():
+    """Without a loss, as the derivation of theta_min has it."""
+    net = nn.Linear(100, 50, bias=False)
+    optimizer = torch.optim.SGD(net.parameters(), 0.1)
+    pruner = Pruner(net, SoftDeepR(0.7, l1=1.0, temperature=0.02), optimizer, steps=4000)
+    (s,) = pruner
+    shares = []
+    for step in range(4000):
+        s.weight.grad = torch.zeros_like(s.weight)
+        optimizer.step()
+        if step >= 2000 and step % 100 == 0:
+            shares.append(s.alive / 5000)
+    # steps of finite size stick to the floor a little more often than the limit says
+    assert np.mean(shares) == pytest.approx(0.3, abs=0.05)
+
+
+def test_chen_s_deep_r_by_its_rule():
+    """The released step in float64: Adam, L1 with its bias correction, pruning for good."""
+    random = np.random.default_rng(2)
+    net = two_layers().double()
+    optimizer = torch.optim.Adam(net.parameters(), 0.01)
+    w = {name: p.detach().numpy().copy() for name, p in net.named_parameters()}
+    pruner = Pruner(net, ChenDeepR(l1=0.2), optimizer, steps=50)
+    sign = {name: np.sign(value) for name, value in w.items()}
+    m1, m2 = ({name: np.zeros_like(v) for name, v in w.items()} for _ in range(2))
+    for k in range(1, 51):
+        for name, p in net.named_parameters():
+            g = random.normal(0, 1, p.shape)
+            p.grad = torch.from_numpy(g)
+            m1[name] = 0.9 * m1[name] + 0.1 * g
+            m2[name] = 0.999 * m2[name] + 0.001 * g * g
+            a, d = 0.01 / (1 - 0.9**k), np.sqrt(m2[name]) / math.sqrt(1 - 0.999**k) + 1e-8
+            active = w[name] != 0
+            moved = w[name] - a * active * m1[name] / d - a * 0.2 * sign[name] * active
+            w[name] = np.where(sign[name] * moved * active > 0, moved, 0.0)
+        optimizer.step()
+        for name, p in net.named_parameters():
+            np.testing.assert_allclose(p.detach().numpy(), w[name], rtol=1e-9, atol=1e-14)
+    assert 0.1 < pruner.sparsity < 0.95
+
+
+def test_chen_s_deep_r_bears_only_above_its_largest_sparsity():
+    alive = []
+    for pruner in noisy_training(ChenDeepR(l1=1.0, max_sparsity=0.6)):
+        alive.append([s.alive for s in pruner])
+    counts = np.array(alive)
+    falling = np.diff(counts, axis=0)[:3]
+    assert (falling <= 0).all()
+    assert (counts[-20:].mean(axis=0) < [90, 27]).all()  # of 200 and 60
+    assert (counts[-20:].mean(axis=0) > [50, 15]).all()
+    newborn = [s.weight[s.weight.abs() < 1e-6] for s in pruner]
+    newborn = torch.cat([w[w != 0] for w in newborn])
+    assert len(newborn)
+    assert newborn.eq(1e-8).all()
+
+
+@pytest.mark.parametrize(
+    ("kind", "options", "words"),
+    [
+        (SoftDeepR, {"l1": 0.0}, "above 0"),
+        (SoftDeepR, {"temperature": 0.0}, "above 0"),
+        (SoftDeepR, {"sparsity": 1.0}, "sparsity=1.0"),
+        (ChenDeepR, {"l1": -1.0}, "0 or more"),
+        (ChenDeepR, {"max_sparsity": 1.1}, "max_sparsity=1.1"),
+    ],
+)
+def test_refusals_of_the_other_forms(kind, options, words):
+    with pytest.raises(ValueError, match=words):
+        kind(**options)
 
 
 @pytest.mark.parametrize(

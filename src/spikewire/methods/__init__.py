@@ -6,7 +6,7 @@ the record and the algorithm.
 
 from __future__ import annotations
 
-from spikewire.methods.deepr import DeepR
+from spikewire.methods.deepr import ChenDeepR, DeepR, SoftDeepR
 from spikewire.methods.dense import Dense
 from spikewire.methods.hidden import STDS, GradR
 from spikewire.methods.prune import GMP, SNIP, OneShot, Prune
@@ -28,6 +28,8 @@ METHODS: dict[str, type[Method]] = {
     "gradr": GradR,
     "stds": STDS,
     "deepr": DeepR,
+    "soft-deepr": SoftDeepR,
+    "deepr-chen": ChenDeepR,
 }
 """Every method under its command-line name."""
 
@@ -38,6 +40,7 @@ __all__ = [
     "SET",
     "SNIP",
     "STDS",
+    "ChenDeepR",
     "Criticality",
     "DeepR",
     "Dense",
@@ -47,4 +50,5 @@ __all__ = [
     "Prune",
     "Rewire",
     "RigL",
+    "SoftDeepR",
 ]

@@ -49,6 +49,24 @@ class Hidden(Method):
             self.project(s, s.state["theta"], weight, pruner)
 
 
+def rectify(synapses: Synapses, theta: Tensor, weight: Tensor) -> None:
+    """Write ``w = s relu(s theta)`` into ``weight``: what is on the wrong side of its sign is 0.
+
+    >>> synapses = Synapses("weight", torch.nn.Linear(2, 1).weight)
+    >>> synapses.state["sign"] = torch.tensor([[1.0, -1.0]])
+    >>> weight = torch.empty(1, 2)
+    >>> rectify(synapses, torch.tensor([[0.5, 0.5]]), weight)
+    >>> weight
+    tensor([[0.5000, 0.0000]])
+    """
+    kept = synapses.derived
+    if "low" not in kept:  # the ends of where each weight may be: one pass instead of three
+        sign = synapses.state["sign"]
+        kept["low"] = torch.zeros_like(sign).masked_fill_(sign < 0, -math.inf)
+        kept["high"] = torch.zeros_like(sign).masked_fill_(sign > 0, math.inf)
+    torch.clamp(theta, kept["low"], kept["high"], out=weight)
+
+
 @dataclass(frozen=True)
 class GradR(Hidden):
     """Gradient rewiring: ``w = s relu(theta)``, with the sign s fixed at birth.
@@ -112,7 +130,7 @@ class GradR(Hidden):
             theta.sub_(sign * (sign * theta - self.mean).sign(), alpha=step)
 
     def project(self, synapses: Synapses, theta: Tensor, weight: Tensor, pruner: Pruner) -> None:
-        torch.clamp(theta, *self._bounds(synapses), out=weight)
+        rectify(synapses, theta, weight)
 
     def _reach(self, synapses: Synapses, theta: Tensor, pruner: Pruner) -> float:
         """The largest ``|theta|``, looked at now and then while it is less than half way to mu.
@@ -124,15 +142,6 @@ class GradR(Hidden):
             low, high = theta.aminmax()
             reach = synapses.state["reach"] = torch.maximum(-low, high)
         return float(reach)
-
-    def _bounds(self, synapses: Synapses) -> tuple[Tensor, Tensor]:
-        """The ends of where each weight may be: ``s relu(s theta)`` is then one pass."""
-        kept = synapses.derived
-        if "low" not in kept:
-            sign = synapses.state["sign"]
-            kept["low"] = torch.zeros_like(sign).masked_fill_(sign < 0, -math.inf)
-            kept["high"] = torch.zeros_like(sign).masked_fill_(sign > 0, math.inf)
-        return kept["low"], kept["high"]
 
 
 @dataclass(frozen=True)
