@@ -6,9 +6,11 @@ import math
 import statistics
 import xml.etree.ElementTree as ElementTree
 
+import matplotlib
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from matplotlib.figure import Figure
 
 from spikewire import plots
 
@@ -231,8 +233,8 @@ def test_same_records_give_the_same_bytes(monkeypatch):
     bins = {"low": -1.0, "high": 1.0, "counts": [1, 5, 2]}
     records = [epoch(1, {"a": 50}, histograms={"a": {"weight": bins}})]
     first = [plot.svg() for plot in plots.figures(records, {"method": "gmp"})]
-    monkeypatch.setitem(plots.matplotlib.rcParams, "font.size", 30)
-    monkeypatch.setitem(plots.matplotlib.rcParams, "svg.hashsalt", "another")
+    monkeypatch.setitem(matplotlib.rcParams, "font.size", 30)
+    monkeypatch.setitem(matplotlib.rcParams, "svg.hashsalt", "another")
     assert [plot.svg() for plot in plots.figures(records, {"method": "gmp"})] == first
     assert b"<dc:date>" not in first[0]
 
@@ -249,7 +251,7 @@ def test_save_writes_both_files(tmp_path):
 
 @given(name=NAMES, number=st.integers() | st.floats(allow_nan=False))
 def test_csv_disarms_text_and_keeps_numbers(name, number):
-    figure = plots.Figure()
+    figure = Figure()
     plot = plots.Plot("p", "t", "c", figure, ("layer", "value"), ((name, number),))
     _, (text, value) = csv.reader(io.StringIO(plot.csv(), newline=""))
     assert text in (name, f"'{name}")

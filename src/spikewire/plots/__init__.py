@@ -1,0 +1,35 @@
+"""Figures, drawn from the records of runs alone.
+
+Each function takes parsed metrics (one mapping per epoch) or reports and returns a `Plot`: a
+figure, a caption in words, and the numbers behind it. The same records give the same bytes.
+Nothing here uses the global state of matplotlib, so figures may be drawn inside any program.
+"""
+
+from spikewire.plots.figure import Plot
+from spikewire.plots.run import (
+    accuracy,
+    connectivity,
+    figures,
+    firing,
+    rewiring,
+    sparsity,
+    thetas,
+    weights,
+)
+from spikewire.plots.runs import QUANTITIES, Quantity, mean_and_spread, tradeoff
+
+__all__ = [
+    "QUANTITIES",
+    "Plot",
+    "Quantity",
+    "accuracy",
+    "connectivity",
+    "figures",
+    "firing",
+    "mean_and_spread",
+    "rewiring",
+    "sparsity",
+    "thetas",
+    "tradeoff",
+    "weights",
+]
