@@ -24,8 +24,8 @@ test: .venv/installed
 	$(BIN)/python -m pytest --numprocesses 2
 
 lint: .venv/installed
-	$(BIN)/ruff check src tests benchmarks reproduce examples
-	$(BIN)/ruff format --check src tests benchmarks reproduce examples
+	$(BIN)/ruff check src tests benchmarks examples
+	$(BIN)/ruff format --check src tests benchmarks examples
 
 types: .venv/installed
 	$(BIN)/pyright

@@ -4,26 +4,11 @@ import json
 import sys
 
 import pytest
+import torch
 
 from spikewire import METHODS, cli
 
 SMALL = ["epochs=2", "network.T=2", "network.width=8", "twin=false", "compile=false"]
-
-
-def spikewire(monkeypatch, capsys, *words):
-    """Exit status, standard output and standard error of a command."""
-    monkeypatch.setattr(sys, "argv", ["spikewire", *map(str, words)])
-    monkeypatch.setattr(cli.console, "width", 200)
-    with pytest.raises(SystemExit) as end:
-        cli.main()
-        sys.exit(0)
-    captured = capsys.readouterr()
-    return end.value.code, captured.out, captured.err
-
-
-@pytest.fixture
-def command(monkeypatch, capsys):
-    return lambda *words: spikewire(monkeypatch, capsys, *words)
 
 
 def test_train_report_measure_plot(command, tmp_path):
@@ -46,6 +31,14 @@ def test_train_report_measure_plot(command, tmp_path):
     status, printed, _ = command("plot", out, tmp_path / "two", "--x", "sparsity", "-o", picture)
     assert status == 0 and picture.read_text().startswith("<?xml")
     assert picture.with_suffix(".csv").is_file()
+
+
+def test_a_command_flushes_denormal_numbers(command):
+    """Moments that decay into them make a step of Adam several times as long."""
+    tiny = torch.tensor(1e-40)
+    assert (tiny * 1.0).item() > 0
+    command("recipes")
+    assert (tiny * 1.0).item() == 0
 
 
 def test_methods_and_recipes(command):

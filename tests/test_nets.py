@@ -10,7 +10,8 @@ from hypothesis import strategies as st
 from spikingjelly.activation_based import functional, layer, neuron, surrogate
 from torch import Tensor, nn
 
-from spikewire.nets import LIF, NETS, Repeat, conv6fc2, fc, net, tiny
+from spikewire import watch
+from spikewire.nets import ALIF, LIF, NETS, Repeat, conv6fc2, fc, lsnn, net, tiny
 
 T = 6
 BOTH = pytest.mark.parametrize("dtype", [torch.float64, torch.float32])
@@ -143,7 +144,7 @@ EVERY = pytest.mark.parametrize("name", SMALL)
 
 
 def test_every_network_is_tested():
-    assert SMALL.keys() == NETS.keys()
+    assert SMALL.keys() | {"lsnn"} == NETS.keys()  # which is recurrent and has tests of its own
 
 
 @EVERY
@@ -307,3 +308,112 @@ def test_lif_on_cuda(detach_reset):
 def test_refusals_name_the_argument(build, words):
     with pytest.raises(ValueError, match=words):
         build()
+
+
+# --- the recurrent network ------------------------------------------------------------------------
+
+
+def alif_by_hand(beta, x, tau, tau_b, damping):
+    """Spikes and the gradient of their weighted sum, neuron by neuron, with numbers alone."""
+    decay, recovery = math.exp(-1 / tau), math.exp(-1 / tau_b)
+    T = len(x)
+    u, threshold, spikes = [0.0] * T, [0.0] * T, [0.0] * T
+    v = b = 0.0
+    for t in range(T):
+        u[t] = decay * v + x[t]
+        threshold[t] = 1 + beta * b
+        spikes[t] = float(u[t] >= threshold[t])
+        v = u[t] - threshold[t] * spikes[t]
+        b = recovery * b + (1 - recovery) * spikes[t]
+    grad_x, grad_v, grad_b = [0.0] * T, 0.0, 0.0
+    for t in reversed(range(T)):
+        # v = u - A s, b' = r b + (1 - r) s, s = H(u / A - 1), A = 1 + beta b
+        grad_s = (t + 1.0) - threshold[t] * grad_v + (1 - recovery) * grad_b
+        slope = damping * max(0.0, 1 - abs(u[t] / threshold[t] - 1))
+        grad_u = grad_v + grad_s * slope / threshold[t]
+        grad_a = -spikes[t] * grad_v - grad_s * slope * u[t] / threshold[t] ** 2
+        grad_b = recovery * grad_b + beta * grad_a
+        grad_x[t] = grad_u
+        grad_v = decay * grad_u
+    return spikes, grad_x
+
+
+@pytest.mark.parametrize("beta", [0.0, 3.0])
+def test_alif_by_hand(beta):
+    torch.manual_seed(1)
+    neurons = ALIF(torch.full((5,), beta, dtype=torch.float64), 3.0, 6.0, 0.4)
+    x = (torch.randn(20, 2, 5, dtype=torch.float64) + 0.6).requires_grad_()
+    spikes = torch.stack([neurons(each) for each in x])
+    assert 0.05 < spikes.mean() < 0.6
+    (spikes.sum((1, 2)) * torch.arange(1, 21)).sum().backward()
+    for row in range(2):
+        for column in range(5):
+            s, g = alif_by_hand(beta, x[:, row, column].tolist(), 3.0, 6.0, 0.4)
+            assert spikes[:, row, column].tolist() == s
+            assert x.grad[:, row, column].tolist() == pytest.approx(g, rel=1e-9, abs=1e-12)
+
+
+def test_an_adaptive_neuron_tires():
+    neurons = ALIF(torch.tensor([0.0, 180.0]))
+    spikes = torch.stack([neurons(torch.full((1, 2), 0.5)) for _ in range(300)])
+    first, last = spikes[:100].sum((0, 1)), spikes[-100:].sum((0, 1))
+    assert abs(first[0] - last[0]) <= 1
+    assert last[1] < first[1] < first[0]
+
+
+def test_pixels_cross_grey_levels():
+    network = lsnn(3, 2, pixels=2, inputs=6, levels=3, low=0.0, high=1.0, cue=2)
+    image = torch.tensor([0.0, 0.3, 0.6, 0.3, 0.9, 0.3]).view(1, 1, 2, 3)
+    spikes = network.encode(image)[:, 0]  # three steps of two pixels, then the cue
+    assert network.levels.tolist() == [0.25, 0.5, 0.75]
+    up, down, cue = spikes[:, :6].view(5, 2, 3), spikes[:, 6:12].view(5, 2, 3), spikes[:, 12]
+    assert cue.tolist() == [0, 0, 0, 1, 1]
+    assert up[0].tolist() == [[0, 0, 0], [1, 0, 0]]  # pixels 0.0 and 0.3
+    assert up[1].tolist() == [[1, 1, 0], [0, 0, 0]]  # 0.0 -> 0.6 and 0.3 -> 0.3
+    assert up[2].tolist() == [[0, 0, 1], [0, 0, 0]]  # 0.6 -> 0.9
+    assert down.sum() == 0 and spikes[3:, :12].sum() == 0
+
+
+def test_the_recurrent_network_remembers_pixels_and_forgets_images():
+    torch.manual_seed(0)
+    network = lsnn(20, 20, pixels=8, inputs=64, levels=4, low=0.0, high=1.0, cue=3)
+    with torch.no_grad():
+        network.input.weight.mul_(4)
+        network.recurrent.weight.mul_(4)
+    images = torch.rand(3, 1, 8, 8)
+    first = network(images)
+    functional.reset_net(network)
+    torch.testing.assert_close(network(images), first)
+    functional.reset_net(network)
+    images[1, 0, 0] = 0.0  # the first pixels of the second image
+    changed = network(images)
+    assert changed.shape == (3, 10)
+    assert not torch.equal(changed[1], first[1])
+    assert torch.equal(changed[0], first[0])
+
+
+def test_neurons_of_the_recurrent_network_are_seen():
+    network = lsnn(20, 20, pixels=8, inputs=64, levels=4, low=0.0, high=1.0, cue=3)
+    with watch(network) as activity:
+        network(torch.rand(3, 1, 8, 8))
+    assert activity["neurons"].rates.shape == (40,)
+    assert activity["neurons"].spikes.shape == (11, 3, 40)
+    assert activity["neurons"].samples == 3
+
+
+@pytest.mark.parametrize(
+    ("arguments", "words"),
+    [
+        ({"pixels": 5}, "divisor of inputs"),
+        ({"regular": 0, "adaptive": 0}, "regular"),
+        ({"regular": -1}, "regular is -1"),
+        ({"low": 1.0, "high": 0.0}, "darker"),
+        ({"cue": 0}, "cue is 0"),
+        ({"levels": 0}, "levels is 0"),
+        ({"tau": 0.0}, "tau is 0.0"),
+        ({"tau_b": -1.0}, "tau_b is -1.0"),
+    ],
+)
+def test_the_recurrent_network_refuses(arguments, words):
+    with pytest.raises(ValueError, match=words):
+        lsnn(**arguments)

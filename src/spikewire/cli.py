@@ -1,10 +1,10 @@
-"""The command line: train, measure, plot, report, methods, recipes."""
+"""The command line: train, measure, plot, report, reproduce, methods, recipes."""
 
 from __future__ import annotations
 
 import json
-import re
 import sys
+from collections.abc import Iterable
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -21,7 +21,7 @@ from rich.progress import (
 )
 from rich.table import Table
 
-from spikewire import config, distributed, plots, report
+from spikewire import config, distributed, formats, plots, report, study
 from spikewire import run as runs
 from spikewire import tensorboard as board
 from spikewire.methods import METHODS
@@ -110,6 +110,49 @@ def plot(
 
 
 @app.command()
+def reproduce(
+    name: Annotated[str, typer.Argument(help="A study by name, such as paper-g, or a .toml file.")],
+    item: Annotated[
+        str | None, typer.Argument(help="A table or figure, such as table-4; all if left out.")
+    ] = None,
+    settings: Annotated[
+        list[str] | None, typer.Argument(help="key=value, laid over every run, such as epochs=16.")
+    ] = None,
+    records: Annotated[
+        Path | None, typer.Option(help="Folder of the runs [default: reproduce/STUDY].")
+    ] = None,
+    train: Annotated[
+        bool, typer.Option("--train", help="Train the runs that are missing.")
+    ] = False,
+    jobs: Annotated[int, typer.Option(min=1, help="Runs side by side.")] = 1,
+    data: Root = None,
+    as_json: Json = False,
+) -> None:
+    """Write a table or figure of a paper from the records of its runs, ours beside the paper's."""
+    words = [word for word in (item, *(settings or [])) if word is not None]
+    items = [word for word in words if "=" not in word]
+    asked = study.read(name)
+    folder = records or Path("reproduce") / Path(name).stem
+    at = study.Records(asked, folder, [word for word in words if "=" in word])
+    needed = {each: at.needed(each) for each in items} or {"": list(asked.all_runs)}
+    wanted = list(dict.fromkeys(run for those in needed.values() for run in those))
+    if train:
+        at.train(wanted, data, jobs)
+    if missing := at.missing(wanted):
+        typer.echo(
+            f"not in {at.place}: {', '.join(missing)}; --train trains what is missing", err=True
+        )
+    for each in items or asked.items:
+        for drawn in at.draw(each):
+            _written(drawn.save(at.place), as_json)
+        if each in asked.tables:
+            _table(at, each, as_json)
+    if not items:
+        formats.write(at.place / "README.md", at.readme(Path(name).stem).encode())
+        _written([at.place / "README.md"], as_json)
+
+
+@app.command()
 def methods(as_json: Json = False) -> None:
     """List the methods, their papers and their fields with defaults."""
     rows = [
@@ -151,8 +194,28 @@ def recipes(
 
 def _folder(recipe: str, settings: list[str]) -> Path:
     """A folder for each command: the same words continue the same run."""
-    name = "-".join([Path(recipe.partition(":")[0]).stem, *settings])
-    return Path("runs") / re.sub(r"[^\w.=+-]+", "_", name)
+    return Path("runs") / study.folder_name([Path(recipe.partition(":")[0]).stem, *settings])
+
+
+def _written(paths: Iterable[Path], as_json: bool) -> None:
+    for path in paths:
+        typer.echo(path, err=as_json)
+
+
+def _table(at: study.Records, name: str, as_json: bool) -> None:
+    rows = at.table(name)
+    path = at.place / f"{name}.json"
+    formats.write_json(path, rows)
+    if as_json:
+        typer.echo(json.dumps(rows))
+        return
+    table = Table(title=name, box=None)
+    for place, column in enumerate(study.COLUMNS):
+        table.add_column(column, justify="left" if place < 2 else "right")
+    for row in rows:
+        table.add_row(*map(escape, study.cells(row)))
+    console.print(table)
+    _written([path], as_json)
 
 
 def _show(folders: list[Path], as_json: bool) -> None:

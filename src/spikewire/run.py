@@ -16,6 +16,7 @@ The same call again continues where it was stopped, bit-exactly, or returns at o
 from __future__ import annotations
 
 import json
+import math
 import os
 import platform
 import signal
@@ -40,10 +41,13 @@ from spikewire.masks import pack, unpack
 from spikewire.measure import Report, measure, readout, testing
 from spikewire.methods import Dense
 from spikewire.pruner import Pruner
+from spikewire.synapses import Synapses
 from spikewire.train import Epoch, fit
 
 DENSE, SPARSE = "model.safetensors", "model.sparse.safetensors"
 _BINS = 60
+# Histograms are kept of the first epoch, the last, and some between: long runs have small records.
+_PORTRAITS = 16
 # Accuracy at the best validated epoch counts only among epochs about as sparse as the last one.
 _SAME_CONNECTIVITY = 0.05
 
@@ -246,7 +250,7 @@ class _Training:
     def _keep(self, epoch: Epoch) -> None:
         """Record a finished epoch, and save where training stands."""
         if epoch.complete:
-            self.records.append(_record(epoch, self.pruner, self.before))
+            self.records.append(_record(epoch, self.pruner, self.before, self.recipe.epochs))
             self.before = _existing(self.pruner)
         if distributed.rank() == 0:
             lines = "".join(json.dumps(record) + "\n" for record in self.records)
@@ -281,6 +285,9 @@ class _Training:
             "accuracy": _accuracy(measured.accuracy, 1.0 - measured.sparsity, self.records),
             "epochs": self.recipe.epochs,
             "seconds_per_epoch": _mean([record["seconds"] for record in self.records]),
+            "distributions": {
+                name: _histogram(values.detach()) for name, values in self.model.named_parameters()
+            },
             "method": self.recipe.dump()["method"]["name"],
             "network": self.recipe.network.name,
             "data": self.recipe.data.name,
@@ -359,8 +366,10 @@ def _records(out: Path, resume: Epoch | None) -> list[dict[str, Any]]:
     return [record for record in records if record["epoch"] <= done]
 
 
-def _record(epoch: Epoch, pruner: Pruner, before: dict[str, Tensor]) -> dict[str, Any]:
+def _record(epoch: Epoch, pruner: Pruner, before: dict[str, Tensor], epochs: int) -> dict[str, Any]:
     now = _existing(pruner)
+    every = math.ceil(epochs / _PORTRAITS)
+    portrayed = epoch.epoch in (1, epochs) or epoch.epoch % every == 0
     layers = [_layer(name, before[name], mask) for name, mask in now.items()]
     connectivity = sum(each["alive"] for each in layers) / sum(each["synapses"] for each in layers)
     return {
@@ -379,13 +388,19 @@ def _record(epoch: Epoch, pruner: Pruner, before: dict[str, Tensor]) -> dict[str
                 kind: _histogram(values)
                 for kind, values in (
                     ("weight", s.weight.detach()[now[s.name]]),
-                    ("theta", s.state.get("theta")),
+                    ("theta", _theta(s)),
                 )
                 if values is not None and len(values)
             }
-            for s in pruner
+            for s in (pruner if portrayed else ())
         },
     }
+
+
+def _theta(synapses: Synapses) -> Tensor | None:
+    """Hidden parameters as papers have them, positive where a synapse exists, if signs are fixed."""
+    theta, sign = synapses.state.get("theta"), synapses.state.get("sign")
+    return theta if theta is None or sign is None else sign * theta
 
 
 def _existing(pruner: Pruner) -> dict[str, Tensor]:
@@ -409,6 +424,15 @@ def _histogram(values: Tensor) -> dict[str, Any]:
     return {"low": low, "high": high, "counts": [int(count) for count in counts]}
 
 
+def near(connectivity: float, final: float) -> bool:
+    """Whether a network is about as sparse as the final one, within a twentieth.
+
+    >>> near(0.0104, 0.01), near(0.02, 0.01)
+    (True, False)
+    """
+    return abs(connectivity - final) <= _SAME_CONNECTIVITY * final
+
+
 def _accuracy(last: float | None, final: float, records: list[dict[str, Any]]) -> dict[str, Any]:
     """Test accuracy after the last epoch, and at the epoch that validation would choose.
 
@@ -418,8 +442,7 @@ def _accuracy(last: float | None, final: float, records: list[dict[str, Any]]) -
     eligible = [
         record
         for record in records
-        if abs(record["connectivity"] - final) <= _SAME_CONNECTIVITY * final
-        and record["accuracy"]["validation"] is not None
+        if near(record["connectivity"], final) and record["accuracy"]["validation"] is not None
     ]
     if not eligible:
         return {"last": last, "validation_best": None, "validation_best_epoch": None}

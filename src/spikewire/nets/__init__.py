@@ -1,4 +1,4 @@
-"""Reference networks, by name: images (B, C, H, W) in, outputs (T, B, classes) out."""
+"""Reference networks, by name: images (B, C, H, W) in, (T, B, classes) or (B, classes) out."""
 
 import inspect
 from collections.abc import Callable
@@ -8,13 +8,19 @@ from torch import nn
 
 from spikewire.nets.conv6fc2 import conv6fc2
 from spikewire.nets.fc import fc
+from spikewire.nets.lsnn import ALIF, lsnn
 from spikewire.nets.neurons import LIF, Repeat
 from spikewire.nets.tiny import tiny
 from spikewire.spelling import check
 
-NETS: dict[str, Callable[..., nn.Module]] = {"fc": fc, "conv6fc2": conv6fc2, "tiny": tiny}
+NETS: dict[str, Callable[..., nn.Module]] = {
+    "fc": fc,
+    "conv6fc2": conv6fc2,
+    "tiny": tiny,
+    "lsnn": lsnn,
+}
 
-__all__ = ["LIF", "NETS", "Repeat", "conv6fc2", "fc", "net", "tiny"]
+__all__ = ["ALIF", "LIF", "NETS", "Repeat", "conv6fc2", "fc", "lsnn", "net", "tiny"]
 
 
 def net(name: str, **arguments: Any) -> nn.Module:

@@ -16,7 +16,16 @@ from spikewire.plots.run import (
     thetas,
     weights,
 )
-from spikewire.plots.runs import QUANTITIES, Quantity, mean_and_spread, tradeoff
+from spikewire.plots.runs import (
+    QUANTITIES,
+    Quantity,
+    courses,
+    distributions,
+    frontier,
+    mean_and_spread,
+    rates,
+    tradeoff,
+)
 
 __all__ = [
     "QUANTITIES",
@@ -24,9 +33,13 @@ __all__ = [
     "Quantity",
     "accuracy",
     "connectivity",
+    "courses",
+    "distributions",
     "figures",
     "firing",
+    "frontier",
     "mean_and_spread",
+    "rates",
     "rewiring",
     "sparsity",
     "thetas",

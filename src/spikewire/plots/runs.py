@@ -1,24 +1,30 @@
 """Figures of several runs beside each other, drawn from their records alone."""
 
 import statistics
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
-from matplotlib.ticker import EngFormatter, FuncFormatter, LogLocator, NullFormatter
+from matplotlib.ticker import EngFormatter, FuncFormatter, LogLocator, MaxNLocator, NullFormatter
 
 from spikewire.plots.figure import (
+    BLACK,
+    BLUE,
     GREY,
     MARKERS,
     PALETTE,
     WIDTH,
     Plot,
     Record,
+    bins_of,
+    curve,
     drawn_in_style,
+    epoch_axis,
     legend_columns,
     method_of,
+    panel_grid,
     readable,
 )
 
@@ -200,3 +206,223 @@ def _scale(axis: Any, set_scale: Callable[..., None], quantity: Quantity) -> Non
 
 def _tick(value: float) -> str:
     return EngFormatter(sep="")(value) if value >= 1000 else f"{value:g}"
+
+
+@drawn_in_style
+def courses(runs: Mapping[str, Sequence[Record]]) -> Plot:
+    """Draw test accuracy (solid) and connectivity (dashed, right axis) of several runs.
+
+    Args:
+        runs: metrics of each run, by label.
+
+    Example:
+        >>> record = {"epoch": 1, "accuracy": {"test": 90.0}, "sparsity": 0.75}
+        >>> courses({"0.1": [record]}).rows
+        (('0.1', 1, 90.0, 25.0),)
+    """
+    figure = Figure(figsize=(WIDTH, 3.6), layout="constrained")
+    axes = figure.subplots()
+    right = axes.twinx()
+    right.grid(False)
+    for rank, (label, records) in enumerate(runs.items()):
+        colour = PALETTE[rank % len(PALETTE)]
+        curve(axes, records, lambda record: record["accuracy"]["test"], readable(label), colour)
+        curve(right, records, lambda record: 100 * (1 - record["sparsity"]), "_", colour, "--")
+    epoch_axis(axes)
+    axes.set_ylabel("test accuracy (%), solid")
+    right.spines["right"].set_visible(True)
+    right.set_yscale("log")
+    right.yaxis.set_major_locator(LogLocator(subs=(1, 2, 5)))
+    right.yaxis.set_major_formatter(FuncFormatter(lambda value, _: _tick(value)))
+    right.yaxis.set_minor_formatter(NullFormatter())
+    right.set_ylabel("connectivity (%), dashed")
+    labels = [readable(label) for label in runs]
+    figure.legend(
+        axes.get_lines(), labels, loc="outside lower center", ncols=legend_columns(labels)
+    )
+    return Plot(
+        name="courses",
+        title="Accuracy and connectivity over epochs",
+        caption="Test accuracy after each epoch (solid, left axis) and the share of synapses that "
+        "are left (dashed, right axis, logarithmic).",
+        figure=figure,
+        columns=("run", "epoch", "test_accuracy", "connectivity"),
+        rows=tuple(
+            (label, record["epoch"], record["accuracy"]["test"], 100 * (1 - record["sparsity"]))
+            for label, records in runs.items()
+            for record in records
+        ),
+    )
+
+
+@drawn_in_style
+def frontier(rows: Sequence[Mapping[str, Any]]) -> Plot:
+    """Draw accuracy against connectivity, ours beside a paper's.
+
+    Args:
+        rows: of a table of a study; a row whose connectivity is 100 % is a dense network, drawn as
+            a horizontal line. Ours is the accuracy of the last epoch.
+
+    Example:
+        >>> row = {"method": "Grad R", "connectivity": 5.0, "accuracy": 97.0,
+        ...        "accuracy_std": 0.0, "paper_connectivity": 5.63, "paper_accuracy": 96.9}
+        >>> frontier([row]).rows
+        (('Grad R', 5.0, 97.0, 0.0, 5.63, 96.9),)
+    """
+    figure = Figure(figsize=(WIDTH, 3.6), layout="constrained")
+    axes = figure.subplots()
+    for rank, method in enumerate(dict.fromkeys(row["method"] for row in rows)):
+        mine = [row for row in rows if row["method"] == method]
+        colour, marker = PALETTE[rank % len(PALETTE)], MARKERS[rank % len(MARKERS)]
+        label = readable(method, 40)
+        ours = _pairs(mine, "connectivity", "accuracy", "accuracy_std")
+        _frontier(axes, ours, colour, marker, label, filled=True)
+        theirs = _pairs(mine, "paper_connectivity", "paper_accuracy")
+        _frontier(axes, theirs, colour, marker, f"{label}, paper", filled=False)
+    _scale(axes.xaxis, axes.set_xscale, QUANTITIES["connectivity"])
+    axes.set_ylabel("test accuracy (%)")
+    handles, labels = axes.get_legend_handles_labels()
+    figure.legend(handles, labels, loc="outside lower center", ncols=legend_columns(labels))
+    columns = ("method", "connectivity", "accuracy", "accuracy_std",
+               "paper_connectivity", "paper_accuracy")  # fmt: skip
+    return Plot(
+        name="frontier",
+        title="Accuracy against connectivity",
+        caption="Test accuracy of the last epoch against the share of synapses left: measured "
+        "(filled, solid) and as the paper has it (hollow, dashed); horizontal lines are networks "
+        "without pruning.",
+        figure=figure,
+        columns=columns,
+        rows=tuple(tuple(row[column] for column in columns) for row in rows),
+    )
+
+
+def _pairs(rows: Sequence[Mapping[str, Any]], x: str, y: str, spread: str = "") -> list[Any]:
+    """(x, y, spread of y) of the rows that have both, from left to right."""
+    return sorted(
+        (row[x], row[y], row.get(spread) or 0.0)
+        for row in rows
+        if row[x] is not None and row[y] is not None
+    )
+
+
+def _frontier(
+    axes: Axes, points: Sequence[Any], colour: str, marker: str, label: str, *, filled: bool
+) -> None:
+    if not points:
+        return
+    style = "-" if filled else "--"
+    across, upwards, spreads = zip(*points, strict=True)
+    if across == (100.0,):
+        axes.axhline(upwards[0], color=colour, linestyle=style, linewidth=1.2, label=label)
+        return
+    axes.errorbar(
+        across,
+        upwards,
+        yerr=spreads if any(spreads) else None,
+        color=colour,
+        marker=marker,
+        markerfacecolor=colour if filled else "white",
+        linestyle=style,
+        capsize=2.5,
+        elinewidth=1,
+        linewidth=1.2,
+        label=label,
+    )
+
+
+@drawn_in_style
+def distributions(report: Record) -> Plot | None:
+    """Draw how the values of each parameter of a trained network are distributed.
+
+    Args:
+        report: report of a run with its `distributions`, a histogram for each parameter.
+
+    Returns:
+        The plot, or None when the run recorded none.
+
+    Example:
+        >>> histogram = {"low": 0.0, "high": 1.0, "counts": [3, 1]}
+        >>> distributions({"distributions": {"bn1.weight": histogram}}).rows[0]
+        ('bn1.weight', 0.0, 0.5, 3)
+    """
+    found = {
+        name: bins
+        for name, histogram in (report.get("distributions") or {}).items()
+        if (bins := bins_of(histogram))
+    }
+    if not found:
+        return None
+    figure, panels = panel_grid(len(found), 1.25, "values (%)")
+    for (name, bins), axes in zip(found.items(), panels, strict=True):
+        total = sum(count for *_, count in bins)
+        edges = [low for low, *_ in bins] + [bins[-1][1]]
+        shares = [100 * count / total for *_, count in bins]
+        axes.stairs(shares, edges, color=BLUE, fill=True, alpha=0.6)
+        axes.axvline(0, color=BLACK, linewidth=0.8)
+        axes.set_title(readable(name))
+        axes.xaxis.set_major_locator(MaxNLocator(3))
+    figure.supxlabel("value", fontsize=9)
+    return Plot(
+        name="distributions",
+        title="Distributions of the parameters",
+        caption="Share of the values of each parameter in each of its bins; the line marks 0.",
+        figure=figure,
+        columns=("parameter", "low", "high", "count"),
+        rows=tuple((name, *each) for name, bins in found.items() for each in bins),
+    )
+
+
+@drawn_in_style
+def rates(reports: Mapping[str, Record], layer: str) -> Plot:
+    """Draw the firing rates of one layer of neurons in several networks.
+
+    Args:
+        reports: report of each run with its `firing` histograms, by label.
+        layer: name of the layer of neurons.
+
+    Raises:
+        ValueError: if a report has no such layer.
+
+    Example:
+        >>> histogram = {"low": 0.0, "high": 1.0, "counts": [3, 1]}
+        >>> firing = [{"name": "lif1", "neurons": 4, "rate": 0.2, "histogram": histogram}]
+        >>> rates({"5 %": {"firing": firing}}, "lif1").rows[0]
+        ('5 %', 0.0, 0.5, 3)
+    """
+    found = {label: bins_of(_firing(label, report, layer)) for label, report in reports.items()}
+    figure = Figure(figsize=(WIDTH, 3.4), layout="constrained")
+    axes = figure.subplots()
+    for rank, (label, bins) in enumerate(found.items()):
+        total = sum(count for *_, count in bins)
+        middles = [(low + high) / 2 for low, high, _ in bins]
+        shares = [100 * count / total for *_, count in bins]
+        axes.plot(
+            middles,
+            shares,
+            color=PALETTE[rank % len(PALETTE)],
+            label=readable(label),
+            linewidth=1.4,
+        )
+    axes.set_yscale("log")
+    axes.yaxis.set_major_formatter(FuncFormatter(lambda value, _: _tick(value)))
+    axes.set_xlabel("firing rate (spikes per neuron and time step)")
+    axes.set_ylabel("neurons (%)")
+    labels = [readable(label) for label in found]
+    figure.legend(loc="outside lower center", ncols=legend_columns(labels))
+    return Plot(
+        name="rates",
+        title=f"Firing rates of {layer}",
+        caption=f"Share of the neurons of {layer} at each firing rate (logarithmic), averaged over "
+        "the test set and time.",
+        figure=figure,
+        columns=("run", "low", "high", "neurons"),
+        rows=tuple((label, *each) for label, bins in found.items() for each in bins),
+    )
+
+
+def _firing(label: str, report: Record, layer: str) -> Any:
+    layers = {each["name"]: each for each in report.get("firing") or ()}
+    if layer not in layers:
+        raise ValueError(f"{label}: no layer of neurons is called {layer!r}, only {list(layers)}")
+    return layers[layer]["histogram"]

@@ -1,0 +1,439 @@
+"""Study: runs that belong together, and the tables and figures that they answer for.
+
+A study is a TOML file: a paper with its numbers, or a comparison of our own. Its runs lie in one
+folder, the records; whoever has them draws every table and figure anew, and whoever has not can
+train what is missing::
+
+    [runs]                                   # a recipe and settings laid over it
+    dense = ["paper-g-mnist", "method=dense"]
+
+    [[grids]]                                # many runs: gmp-0.9-0, gmp-0.9-1, gmp-0.95-0, ...
+    name = "gmp"
+    run = ["mnist"]
+    vary = { "method.sparsity" = [0.9, 0.95], seed = [0, 1] }
+
+    [[rows]]                                 # what the paper says, and which runs say it here
+    tables = ["table-1"]
+    method = "Grad R"
+    dataset = "MNIST"
+    paper_accuracy = 98.59
+    runs = ["gradr-0.005"]
+
+    [[figures]]
+    name = "figure-4-mnist"
+    kind = "courses"
+    runs = { "no pruning" = "dense" }
+"""
+
+from __future__ import annotations
+
+import os
+import re
+import subprocess
+import sys
+import tomllib
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass, field, replace
+from fnmatch import fnmatchcase
+from importlib import resources
+from itertools import product
+from pathlib import Path
+from typing import Any
+
+from pydantic import TypeAdapter, ValidationError
+
+from spikewire import plots, report
+from spikewire.plots import Plot, mean_and_spread
+from spikewire.run import finished, near
+from spikewire.spelling import check
+
+
+@dataclass(frozen=True)
+class Grid:
+    """Runs that differ in some settings: one for each choice of a value for every key."""
+
+    name: str
+    run: list[str]
+    vary: dict[str, list[Any]]
+
+    def runs(self) -> dict[str, list[str]]:
+        """The words of each run by its name.
+
+        >>> Grid("gmp", ["mnist"], {"seed": [0, 1]}).runs()
+        {'gmp-0': ['mnist', 'seed=0'], 'gmp-1': ['mnist', 'seed=1']}
+        """
+        return {
+            "-".join([self.name, *map(str, values)]): [
+                *self.run,
+                *(f"{key}={value}" for key, value in zip(self.vary, values, strict=True)),
+            ]
+            for values in product(*self.vary.values())
+        }
+
+
+@dataclass(frozen=True)
+class Row:
+    """One line of a table: what the paper says and the runs, by name pattern, that stand beside it.
+
+    Connectivities and accuracies are in percent; `alpha` is the strength of the penalty.
+    """
+
+    tables: list[str]
+    method: str
+    dataset: str
+    alpha: float | None = None
+    paper_connectivity: float | None = None
+    paper_accuracy: float | None = None
+    runs: list[str] = field(default_factory=list)
+
+
+@dataclass(frozen=True)
+class Drawing:
+    """One figure: its kind, the runs it shows by label, and the layer it is about."""
+
+    name: str
+    kind: str
+    runs: dict[str, str] = field(default_factory=dict)
+    table: str = ""
+    dataset: str = ""
+    layer: str = ""
+
+
+@dataclass(frozen=True)
+class Study:
+    """What a study asks; see the module for its file.
+
+    Args:
+        title, note: of what the study is, and what a reader of its numbers must know.
+        runs: a recipe and the settings laid over it, by name.
+        grids: many runs at once.
+        rows: of all tables.
+        figures: all drawings; ``figure-6-a`` belongs to the item ``figure-6``.
+        course: the run that is shown epoch by epoch.
+    """
+
+    title: str
+    note: str = ""
+    runs: dict[str, list[str]] = field(default_factory=dict)
+    grids: list[Grid] = field(default_factory=list)
+    rows: list[Row] = field(default_factory=list)
+    figures: list[Drawing] = field(default_factory=list)
+    course: str = ""
+
+    @property
+    def all_runs(self) -> dict[str, list[str]]:
+        """The runs of the study and of its grids."""
+        return self.runs | {name: run for grid in self.grids for name, run in grid.runs().items()}
+
+    @property
+    def tables(self) -> list[str]:
+        """Names of the tables, in the order of their rows."""
+        return list(dict.fromkeys(table for row in self.rows for table in row.tables))
+
+    @property
+    def items(self) -> list[str]:
+        """Names of everything that can be asked for."""
+        return [*self.tables, *dict.fromkeys(item_of(drawing.name) for drawing in self.figures)]
+
+
+def item_of(name: str) -> str:
+    """The item that a figure belongs to.
+
+    >>> item_of("figure-6-a"), item_of("figure-5-mnist"), item_of("tradeoff")
+    ('figure-6', 'figure-5', 'tradeoff')
+    """
+    found = re.match(r"figure-\d+", name)
+    return found.group() if found else name
+
+
+def names() -> list[str]:
+    """The studies that come with spikewire.
+
+    >>> "paper-g" in names()
+    True
+    """
+    files = (resources.files("spikewire") / "studies").iterdir()
+    return sorted(f.name.removesuffix(".toml") for f in files if f.name.endswith(".toml"))
+
+
+def read(name: str) -> Study:
+    """A study by its name, or from a .toml file.
+
+    Raises:
+        ValueError: if there is no such study, or the file is none.
+
+    >>> read("paper-g").tables
+    ['table-1', 'table-4', 'table-2']
+    """
+    if name.endswith(".toml"):
+        if not Path(name).is_file():
+            raise ValueError(f"{name}: no such file; studies by name are {', '.join(names())}")
+        text = Path(name).read_text()
+    else:
+        check("study", name, names(), " or a .toml file")
+        text = (resources.files("spikewire") / "studies" / f"{name}.toml").read_text()
+    try:
+        return TypeAdapter(Study).validate_python(tomllib.loads(text))
+    except (tomllib.TOMLDecodeError, ValidationError) as error:
+        raise ValueError(f"{name} is no study: {error}") from error
+
+
+@dataclass(frozen=True)
+class Records:
+    """Where the runs of a study lie, under which settings.
+
+    Args:
+        study: whose runs.
+        folder: holds one run folder a run.
+        settings: words laid over every run, such as ``epochs=16``; such runs lie in a folder
+            that is named after them.
+    """
+
+    study: Study
+    folder: Path
+    settings: Sequence[str] = ()
+
+    @property
+    def place(self) -> Path:
+        """The folder of the runs with these settings."""
+        return self.folder / folder_name(self.settings) if self.settings else self.folder
+
+    def path(self, run: str) -> Path:
+        """The folder of one run."""
+        return self.place / run
+
+    def matching(self, patterns: Iterable[str]) -> list[str]:
+        """The runs that one of the patterns names.
+
+        Raises:
+            ValueError: if a pattern names none.
+        """
+        found: list[str] = []
+        known = self.study.all_runs
+        for pattern in patterns:
+            these = [name for name in known if fnmatchcase(name, pattern)]
+            if not these:
+                raise ValueError(f"{pattern}: the study has no such run, only {', '.join(known)}")
+            found += these
+        return list(dict.fromkeys(found))
+
+    def needed(self, item: str) -> list[str]:
+        """The runs that an item shows.
+
+        Raises:
+            ValueError: if the study has no such item.
+        """
+        check("item", item, self.study.items)
+        drawings = [d for d in self.study.figures if item_of(d.name) == item]
+        tables = {item, *(drawing.table for drawing in drawings)}
+        patterns = [p for row in self.study.rows if tables & {*row.tables} for p in row.runs]
+        return self.matching([*patterns, *(run for d in drawings for run in d.runs.values())])
+
+    def missing(self, runs: Iterable[str]) -> list[str]:
+        """Those that are not finished here."""
+        return [run for run in runs if not finished(self.path(run))]
+
+    def train(self, runs: Sequence[str], data: Path | None, jobs: int) -> None:
+        """Train what is missing, `jobs` runs side by side; stopped runs are continued.
+
+        Raises:
+            ValueError: if a run fails, with what it said.
+        """
+        threads = str(max(1, (os.cpu_count() or 1) // jobs))
+
+        def one(run: str) -> None:
+            recipe, *settings = self.study.all_runs[run]
+            command = [sys.executable, "-m", "spikewire", "train", recipe]
+            command += [*settings, *self.settings, "--out", str(self.path(run)), "--json"]
+            command += ["--data", str(data)] if data else []
+            done = subprocess.run(
+                command,
+                env=os.environ | {"OMP_NUM_THREADS": threads},
+                capture_output=True,
+                text=True,
+                check=False,
+            )
+            if done.returncode:
+                raise ValueError(f"{run}: {done.stderr.strip()}")
+
+        with ThreadPoolExecutor(jobs) as pool:
+            list(pool.map(one, self.missing(runs)))
+
+    def table(self, table: str) -> list[dict[str, Any]]:
+        """The rows of a table: the paper's numbers, and ours where the runs are there.
+
+        `accuracy` is that of the last epoch, `best_on_test` the largest of all epochs about as
+        sparse as the last one, which is what papers without a validation split report; both are
+        means over `seeds` runs.
+        """
+        check("table", table, self.study.tables)
+        return [self._row(row) for row in self.study.rows if table in row.tables]
+
+    def _read(self, run: str) -> report.Run:
+        return report.read(self.path(run))
+
+    def _row(self, row: Row) -> dict[str, Any]:
+        runs = [self._read(run) for run in self.matching(row.runs) if not self.missing([run])]
+        accuracy, spread = _over(runs, lambda run: run.report["accuracy"]["last"])
+        return {
+            "method": row.method,
+            "dataset": row.dataset,
+            "alpha": row.alpha,
+            "connectivity": _over(runs, lambda run: 100 * (1 - run.report["sparsity"]))[0],
+            "accuracy": accuracy,
+            "accuracy_std": spread,
+            "best_on_test": _over(runs, _best_on_test)[0],
+            "paper_connectivity": row.paper_connectivity,
+            "paper_accuracy": row.paper_accuracy,
+            "epochs": max((run.report["epochs"] for run in runs), default=None),
+            "seeds": len(runs),
+        }
+
+    def readme(self, name: str) -> str:
+        """All that the records say, as Markdown."""
+        study, runs = self.study, self.study.all_runs
+        there = [run for run in runs if not self.missing([run])]
+        parts = [f"# {study.title}", study.note.strip()]
+        parts += [f"Written by `spikewire reproduce {name}`."]
+        for table in study.tables:
+            rows = map(cells, self.table(table))
+            parts += [f"## {table}", markdown(COLUMNS, rows)]
+        if not study.rows and there:
+            rows = report.table([self.path(run) for run in there])
+            parts += [markdown(list(rows[0]), [list(row.values()) for row in rows])]
+        for plot in (plot for item in study.items for plot in self.draw(item)):
+            parts += [f"## {plot.name}", f"![{plot.title}]({plot.name}.svg)", plot.caption]
+        if study.course in there:
+            parts += [f"## {study.course}, epoch by epoch", course(self._read(study.course))]
+        return "\n\n".join(parts) + "\n"
+
+    def draw(self, item: str) -> list[Plot]:
+        """The figures of an item, as far as their runs are there."""
+        drawn = [self._draw(d) for d in self.study.figures if item_of(d.name) == item]
+        return [plot for plot in drawn if plot is not None]
+
+    def _draw(self, drawing: Drawing) -> Plot | None:
+        check(f"kind of {drawing.name}", drawing.kind, KINDS)
+        there = {
+            label: self._read(run) for label, run in drawing.runs.items() if not self.missing([run])
+        }
+        rows = [
+            self._row(row)
+            for row in self.study.rows
+            if drawing.table in row.tables and row.runs and row.dataset == drawing.dataset
+        ]
+        if not there and not any(row["seeds"] for row in rows):
+            return None
+        plot = KINDS[drawing.kind](drawing, there, rows)
+        return None if plot is None else replace(plot, name=drawing.name)
+
+
+def folder_name(settings: Iterable[str]) -> str:
+    """A file name for settings.
+
+    >>> folder_name(["epochs=16", "network.name=a/b"])
+    'epochs=16-network.name=a_b'
+    """
+    return re.sub(r"[^\w.=+-]+", "_", "-".join(settings))
+
+
+def markdown(columns: Sequence[str], rows: Iterable[Sequence[str]]) -> str:
+    """A table.
+
+    >>> print(markdown(["a"], [["1"]]))
+    | a |
+    | --- |
+    | 1 |
+    """
+    lines = [columns, ["---"] * len(columns), *rows]
+    return "\n".join(f"| {' | '.join(line)} |" for line in lines)
+
+
+COLUMNS = (
+    "method", "data", "alpha", "conn. %", "paper", "acc. %", "best on test", "paper", "epochs",
+    "seeds",
+)  # fmt: skip
+
+
+def cells(row: Mapping[str, Any]) -> list[str]:
+    """A row of `Records.table` as text, in the order of `COLUMNS`."""
+    spread = f" ± {row['accuracy_std']:.2f}" if row["seeds"] > 1 else ""
+    return [
+        row["method"],
+        row["dataset"],
+        _text(row["alpha"], "g"),
+        _text(row["connectivity"]),
+        _text(row["paper_connectivity"]),
+        _text(row["accuracy"]) + spread,
+        _text(row["best_on_test"]),
+        _text(row["paper_accuracy"]),
+        _text(row["epochs"], "d"),
+        str(row["seeds"] or report.NONE),
+    ]
+
+
+def course(run: report.Run) -> str:
+    """Connectivity, pruned and regrown synapses of one run, epoch by epoch, as Markdown."""
+    columns = ["epoch", "connectivity %", "pruned", "regrown", "test accuracy %"]
+    return markdown(
+        columns,
+        [
+            [
+                str(record["epoch"]),
+                f"{100 * record['connectivity']:.2f}",
+                f"{sum(layer['pruned'] for layer in record['layers']):,}",
+                f"{sum(layer['regrown'] for layer in record['layers']):,}",
+                f"{record['accuracy']['test']:.2f}",
+            ]
+            for record in run.records
+        ],
+    )
+
+
+def _text(value: float | None, form: str = ".2f") -> str:
+    return report.NONE if value is None else format(value, form)
+
+
+def _over(
+    runs: Sequence[report.Run], of: Callable[[report.Run], float]
+) -> tuple[float | None, float | None]:
+    return mean_and_spread([of(run) for run in runs]) if runs else (None, None)
+
+
+def _best_on_test(run: report.Run) -> float:
+    final = 1 - run.report["sparsity"]
+    return max(
+        record["accuracy"]["test"] for record in run.records if near(1 - record["sparsity"], final)
+    )
+
+
+def _first(runs: Mapping[str, report.Run]) -> report.Run:
+    return next(iter(runs.values()))
+
+
+Kind = Callable[[Drawing, Mapping[str, report.Run], Sequence[Mapping[str, Any]]], Plot | None]
+
+
+def _records_of(run: report.Run, layer: str) -> list[dict[str, Any]]:
+    """Records of an epoch as if the network had but this layer."""
+    return [
+        record
+        | {"layers": [each for each in record["layers"] if each["name"] == layer]}
+        | {"histograms": {k: v for k, v in (record["histograms"] or {}).items() if k == layer}}
+        for record in run.records
+    ]
+
+
+KINDS: dict[str, Kind] = {
+    "courses": lambda _, runs, rows: plots.courses({k: run.records for k, run in runs.items()}),
+    "frontier": lambda _, runs, rows: plots.frontier(rows),
+    "distributions": lambda _, runs, rows: plots.distributions(_first(runs).report),
+    "thetas": lambda d, runs, rows: plots.thetas(_records_of(_first(runs), d.layer)),
+    "rewiring": lambda d, runs, rows: plots.rewiring(_records_of(_first(runs), d.layer)),
+    "rates": lambda d, runs, rows: plots.rates({k: r.report for k, r in runs.items()}, d.layer),
+    "tradeoff": lambda _, runs, rows: plots.tradeoff(
+        report.collect([run.path for run in runs.values()])
+    ),
+}
+"""How a figure is drawn from its runs by label, and from the rows of its table."""

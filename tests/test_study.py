@@ -1,0 +1,208 @@
+"""Studies: their files, their tables by hand, their figures, and training what is missing."""
+
+import json
+from pathlib import Path
+
+import pytest
+
+from spikewire import config, report, study
+from spikewire.config import override
+from spikewire.study import Grid, Records, Row, Study
+
+SMALL = ["epochs=2", "network.T=2", "network.width=8", "twin=false", "compile=false"]
+
+
+def write_run(folder, accuracies, sparsities, method="gradr", seed=0):
+    """Write the files of a finished run."""
+    folder.mkdir(parents=True)
+    histogram = {"low": -1.0, "high": 1.0, "counts": [1, 5, 2]}
+    records = [
+        {
+            "epoch": epoch,
+            "accuracy": {"train": 99.0, "validation": None, "test": accuracy},
+            "sparsity": sparsity,
+            "connectivity": 1 - sparsity,
+            "layers": [
+                {"name": name, "synapses": 100, "alive": 50, "pruned": 7 + rank, "regrown": 2}
+                for rank, name in enumerate(("fc1.weight", "fc2.weight"))
+            ],
+            "histograms": {
+                name: {"weight": histogram, "theta": histogram}
+                for name in ("fc1.weight", "fc2.weight")
+            },
+        }
+        for epoch, (accuracy, sparsity) in enumerate(zip(accuracies, sparsities, strict=True), 1)
+    ]
+    facts = {
+        "method": method,
+        "network": "fc",
+        "data": "mnist",
+        "seed": seed,
+        "epochs": len(records),
+        "sparsity": sparsities[-1],
+        "accuracy": {"last": accuracies[-1]},
+        "layers": records[-1]["layers"],
+        "distributions": {"fc1.weight": histogram},
+        "firing": [
+            {"name": "lif1", "neurons": 8, "rate": 0.1, "silent": 1, "histogram": histogram}
+        ],
+    }
+    (folder / "run.toml").write_text(f"seed = {seed}\n")
+    (folder / "metrics.jsonl").write_text("".join(json.dumps(r) + "\n" for r in records))
+    (folder / "report.json").write_text(json.dumps(facts))
+
+
+@pytest.mark.parametrize("name", study.names())
+def test_every_run_of_a_study_is_a_recipe(name):
+    asked = study.read(name)
+    for run, (recipe, *settings) in asked.all_runs.items():
+        assert config.recipe(override(config.read(recipe), settings)), run
+    records = Records(asked, Path("nowhere"))
+    for item in asked.items:
+        assert set(records.needed(item)) <= set(asked.all_runs)
+    for drawing in asked.figures:
+        assert drawing.kind in study.KINDS
+
+
+def test_paper_g_has_the_numbers_of_its_tables():
+    """Tables 1, 2 and 4 of Chen et al. 2021."""
+    asked = study.read("paper-g")
+    numbers = {
+        (row.method, row.dataset, row.alpha): (row.paper_connectivity, row.paper_accuracy)
+        for row in asked.rows
+    }
+    assert numbers["Grad R", "MNIST", 0.2] == (1.38, 90.84)
+    assert numbers["Grad R", "CIFAR-10", 0.005] == (0.73, 89.32)
+    assert numbers["Deep R", "MNIST", 0.0] == (37.14, 98.56)
+    assert numbers["no pruning", "CIFAR-10", None] == (100.0, 92.84)
+    assert {item for item in asked.items if item.startswith("figure")} == {
+        f"figure-{number}" for number in range(3, 8)
+    }
+    in_table_4 = [row for row in asked.rows if "table-4" in row.tables]
+    assert len(in_table_4) == 5 + 4 + 7 + 3
+    for row in in_table_4:
+        (run,) = row.runs
+        chosen = config.recipe(
+            override(config.read(asked.runs[run][0]), asked.runs[run][1:])
+        ).method
+        assert row.alpha in (getattr(chosen, "alpha", None), getattr(chosen, "l1", None))
+
+
+def test_a_row_is_the_mean_over_the_runs_that_are_there(tmp_path):
+    asked = Study(
+        "t",
+        grids=[Grid("a", ["mnist"], {"seed": [0, 1, 2]})],
+        rows=[
+            Row(["table-1"], "A", "MNIST", 0.1, 9.0, 97.0, ["a-*"]),
+            Row(["table-1"], "B", "MNIST", paper_accuracy=95.0),
+        ],
+    )
+    write_run(tmp_path / "a-0", [99.0, 97.0, 96.0], [0.0, 0.9, 0.9])
+    write_run(tmp_path / "a-1", [99.0, 95.0, 94.0], [0.0, 0.88, 0.88])
+    records = Records(asked, tmp_path)
+    assert records.missing(asked.all_runs) == ["a-2"]
+    ours, theirs = records.table("table-1")
+    assert ours == {
+        "method": "A",
+        "dataset": "MNIST",
+        "alpha": 0.1,
+        "connectivity": pytest.approx(11.0),
+        "accuracy": 95.0,
+        "accuracy_std": pytest.approx(2**0.5),
+        "best_on_test": 96.0,  # not 99: that network was dense
+        "paper_connectivity": 9.0,
+        "paper_accuracy": 97.0,
+        "epochs": 3,
+        "seeds": 2,
+    }
+    assert (theirs["accuracy"], theirs["seeds"], theirs["paper_accuracy"]) == (None, 0, 95.0)
+    assert study.cells(ours)[5] == "95.00 ± 1.41"
+    assert study.cells(theirs)[5] == report.NONE
+
+
+def test_settings_have_a_folder_of_their_own(tmp_path):
+    asked = Study("t", runs={"a": ["mnist"]})
+    assert Records(asked, tmp_path).path("a") == tmp_path / "a"
+    assert Records(asked, tmp_path, ["epochs=3"]).path("a") == tmp_path / "epochs=3" / "a"
+
+
+def test_reproduce_draws_what_the_records_allow(command, tmp_path):
+    write_run(tmp_path / "mnist-dense", [97.0, 98.0], [0.0, 0.0], method="dense")
+    write_run(tmp_path / "mnist-gradr-0.005", [97.0, 96.0], [0.5, 0.8])
+    for number in range(3, 8):
+        status, printed, said = command(
+            "reproduce", "paper-g", f"figure-{number}", "--records", tmp_path
+        )
+        assert status == 0, said
+        assert f"figure-{number}" in printed
+        assert printed.split()[0].endswith(".svg")
+    drift = (tmp_path / "figure-6-a-mnist.csv").read_text()
+    assert "fc1.weight" in drift and "fc2.weight" not in drift
+    counts = (tmp_path / "figure-6-b-mnist.csv").read_text()
+    assert "1,all,,7,2" in counts
+    status, printed, said = command(
+        "reproduce", "paper-g", "table-4", "--records", tmp_path, "--json"
+    )
+    (row,) = [row for row in json.loads(printed) if row["seeds"]]
+    assert (row["method"], row["alpha"], row["accuracy"]) == ("Grad R", 0.005, 96.0)
+    assert {"paper_connectivity", "paper_accuracy", "connectivity", "dataset", "epochs"} <= {*row}
+    assert "mnist-gradr-0.1" in said and "--train" in said
+    status, printed, _ = command("reproduce", "paper-g", "--records", tmp_path)
+    assert status == 0
+    page = (tmp_path / "README.md").read_text()
+    assert "| Grad R | MNIST | 0.005 | 20.00 | 25.71 | 96.00 | 96.00 | 98.59 | 2 | 1 |" in page
+    assert "](figure-5-mnist.svg)" in page
+
+
+def test_reproduce_trains_what_is_missing_and_nothing_twice(command, tmp_path):
+    file = tmp_path / "mine.toml"
+    file.write_text(
+        'title = "Mine"\ncourse = "net-0"\n'
+        '[[grids]]\nname = "net"\nrun = ["digits", "method.sparsity=0.5"]\nvary = {seed = [0, 1]}\n'
+        '[[figures]]\nname = "tradeoff"\nkind = "tradeoff"\nruns = {a = "net-0", b = "net-1"}\n'
+    )
+    words = ["reproduce", file, *SMALL, "--records", tmp_path / "here"]
+    status, _, said = command(*words)
+    assert status == 0 and "net-0, net-1" in said
+    status, _, said = command(*words, "--train", "--jobs", 2)
+    assert (status, said) == (0, "")
+    place = tmp_path / "here" / study.folder_name(SMALL)
+    assert (place / "tradeoff.svg").is_file()
+    page = (place / "README.md").read_text()
+    assert "## net-0, epoch by epoch" in page and "| gmp | tiny | digits | 2 |" in page
+    before = (place / "net-0" / "report.json").stat().st_mtime_ns
+    assert command(*words, "--train")[0] == 0
+    assert (place / "net-0" / "report.json").stat().st_mtime_ns == before
+
+
+@pytest.mark.parametrize(
+    ("words", "message"),
+    [
+        (["paper-h"], "did you mean 'paper-g'"),
+        (["none.toml"], "no such file"),
+        (["paper-g", "table-9"], "table-4"),
+        (["paper-g", "figure-2", "--json"], "figure-3"),
+    ],
+)
+def test_what_is_not_there_is_named(command, words, message):
+    status, _, said = command("reproduce", *words)
+    assert status == 2
+    assert message in said
+
+
+def test_a_failing_run_says_why(command, tmp_path):
+    file = tmp_path / "bad.toml"
+    file.write_text('title = "Bad"\n[runs]\na = ["digits", "method.sparsity=2"]\n')
+    status, _, said = command("reproduce", file, "--train", "--records", tmp_path)
+    assert status == 2
+    assert "a: spikewire: method: sparsity=2.0" in said
+
+
+@pytest.mark.parametrize(
+    "text", ["title = ", "runs = {a = 'b'}", "title = 'x'\n[[rows]]\nmethod = 'y'"]
+)
+def test_a_file_that_is_no_study(tmp_path, text):
+    file = tmp_path / "broken.toml"
+    file.write_text(text)
+    with pytest.raises(ValueError, match="is no study"):
+        study.read(str(file))
