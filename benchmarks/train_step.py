@@ -55,20 +55,30 @@ class Plain(nn.Sequential):
         return super().forward(input.repeat(T, 1, 1, 1, 1))
 
 
-def forward_backward(model: nn.Module, images: Tensor, targets: Tensor) -> Call:
+def forward_backward(
+    model: nn.Module, images: Tensor, targets: Tensor, *, compiled: bool = False
+) -> Call:
     """Return a call that computes the gradients of one batch."""
+    forward = torch.compile(model, dynamic=False) if compiled else model
 
     def call() -> None:
         model.zero_grad()
-        mse_loss(model(images).mean(0), targets).backward()
+        mse_loss(forward(images).mean(0), targets).backward()
         functional.reset_net(model)
 
     return call
 
 
-def train_step(model: nn.Module, optimizer: Optimizer, images: Tensor, targets: Tensor) -> Call:
+def train_step(
+    model: nn.Module,
+    optimizer: Optimizer,
+    images: Tensor,
+    targets: Tensor,
+    *,
+    compiled: bool = False,
+) -> Call:
     """Return a call that trains `model` for one step on one batch."""
-    gradients = forward_backward(model, images, targets)
+    gradients = forward_backward(model, images, targets, compiled=compiled)
 
     def call() -> None:
         gradients()
@@ -107,27 +117,25 @@ def pruned_step(method: Method, images: Tensor, targets: Tensor) -> tuple[Call, 
     model = fc(T)
     adam = Adam(model.parameters(), fused=True)
     pruner = start(model, method, adam)
-    model.compile()
 
     def moments() -> None:
         pruner.before_step()
         pruner.after_step()
 
-    return train_step(model, adam, images, targets), moments
+    return train_step(model, adam, images, targets, compiled=True), moments
 
 
 def rows(images: Tensor, targets: Tensor) -> dict[str, Call]:
     """Return what is timed, by name."""
     plain, eager, compiled = Plain(), fc(T), fc(T)
-    compiled.compile()
     adam = Adam(compiled.parameters(), fused=True)
     masked, masks = pruned_step(Prune(0.9, every=10**9), images, targets)
     gradr, hidden = pruned_step(GradR(alpha=1e-3), images, targets)
     return {
         "plain SpikingJelly": train_step(plain, Adam(plain.parameters()), images, targets),
         "spikewire": train_step(eager, Adam(eager.parameters(), fused=True), images, targets),
-        "spikewire, compiled": train_step(compiled, adam, images, targets),
-        "  its forward and backward": forward_backward(compiled, images, targets),
+        "spikewire, compiled": train_step(compiled, adam, images, targets, compiled=True),
+        "  its forward and backward": forward_backward(compiled, images, targets, compiled=True),
         "  its matrix products": matrix_products(images),
         "compiled, with masks": masked,
         "  the pruner alone, masks": masks,
