@@ -60,6 +60,27 @@ def test_a_run_leaves_everything_that_a_user_has_afterwards(tmp_path):
         run(small("twin=true", "method.sparsity=0.8", "seed=1"), out)
 
 
+def test_a_long_run_keeps_few_histograms(tmp_path, monkeypatch):
+    monkeypatch.setattr("spikewire.run._PORTRAITS", 2)
+    out = run(small("epochs=5", "method=gradr", "method.alpha=0.1"), tmp_path / "run")
+    records = [json.loads(line) for line in (out / "metrics.jsonl").read_text().splitlines()]
+    assert [bool(record["histograms"]) for record in records] == [True, False, True, False, True]
+    # theta as papers have it: as many above 0 as there are synapses
+    theta = records[-1]["histograms"]["fc.weight"]["theta"]
+    assert theta["low"] < 0 < theta["high"]
+    alive = next(layer for layer in records[-1]["layers"] if layer["name"] == "fc.weight")
+    width = (theta["high"] - theta["low"]) / len(theta["counts"])
+    above = sum(
+        count
+        for place, count in enumerate(theta["counts"])
+        if theta["low"] + (place + 1) * width > 0
+    )
+    assert abs(above - alive["alive"]) <= max(theta["counts"])
+    facts = json.loads((out / "report.json").read_text())
+    assert set(facts["distributions"]) >= {"conv1.weight", "bn1.weight", "bn1.bias", "fc.weight"}
+    assert sum(facts["distributions"]["bn1.weight"]["counts"]) == 8
+
+
 class Crash(Exception):
     pass
 

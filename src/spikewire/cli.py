@@ -293,8 +293,8 @@ class _Display:
 
 def main() -> None:
     """Run the command; wrong input becomes one sentence and exit status 2."""
-    # Moments of synapses whose gradients have ceased decay into denormal numbers, with which a
-    # step of Adam takes six times as long.
+    # Moments of synapses whose gradients have ceased decay into denormal numbers, with which a CPU
+    # calculates several times more slowly.
     torch.set_flush_denormal(True)
     try:
         app()

@@ -102,8 +102,9 @@ class GradR(Hidden):
     def __post_init__(self) -> None:
         if not 0.5 <= self.sparsity < 1.0:
             raise ValueError(
-                f"sparsity={self.sparsity!r}: Grad R needs 0.5 <= sparsity < 1; below one half the "
-                "prior would push theta up, and the network would not become sparse"
+                f"sparsity={self.sparsity!r}: Grad R needs 0.5 <= sparsity < 1; below one half mu "
+                "would be above 0 and the prior of w = s relu(theta) have two peaks, while trained "
+                "weights have one, at 0 (Chen et al. 2021, Appendix C)"
             )
         if not self.alpha >= 0.0:
             raise ValueError(f"alpha={self.alpha!r}: give the strength of the prior, 0 or more")
