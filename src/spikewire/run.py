@@ -398,7 +398,7 @@ def _record(epoch: Epoch, pruner: Pruner, before: dict[str, Tensor], epochs: int
 
 
 def _theta(synapses: Synapses) -> Tensor | None:
-    """Hidden parameters as papers have them, positive where a synapse exists, if signs are fixed."""
+    """Hidden parameters as papers have them: with a fixed sign, above 0 where a synapse exists."""
     theta, sign = synapses.state.get("theta"), synapses.state.get("sign")
     return theta if theta is None or sign is None else sign * theta
 

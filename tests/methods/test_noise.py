@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 from torch import nn
 
 from spikewire import Cosine, GradR, Pruner
-from spikewire.methods.noise import alpha_for, expected_connectivity
+from spikewire.methods.noise import alpha_among, alpha_for, expected_connectivity
 
 RECORDS = Path(__file__).parents[2] / "reproduce" / "first-hour"
 
@@ -67,9 +67,38 @@ def test_where_signal_dominates_it_is_only_a_limit_from_below():
     assert left < 0.02 < record["connectivity"]
 
 
+# Table 4 of Chen et al. 2021, MNIST
+TABLE_4 = {5e-3: 0.2571, 1e-2: 0.1794, 5e-2: 0.0563, 1e-1: 0.0306, 2e-1: 0.0138}
+
+
+@pytest.mark.parametrize("left_out", TABLE_4)
+def test_runs_among_each_other_tell_the_one_left_out(left_out):
+    others = {alpha: found for alpha, found in TABLE_4.items() if alpha != left_out}
+    found = alpha_among(TABLE_4[left_out], others)
+    assert 0.8 < found / left_out < 1.25
+
+
+@given(
+    st.floats(1e-4, 1.0),
+    st.floats(-2.0, -0.2),
+    st.lists(st.floats(1e-4, 1.0), min_size=2, max_size=5, unique=True),
+    st.floats(1e-4, 1.0),
+)
+def test_a_power_law_is_met_exactly(scale, power, alphas, wanted):
+    runs = {alpha: scale * alpha**power for alpha in alphas}
+    if len(set(runs.values())) < len(runs):
+        return
+    expected = (wanted / scale) ** (1 / power)
+    assert alpha_among(wanted, runs) == pytest.approx(expected, rel=1e-3)
+
+
 @pytest.mark.parametrize(
     ("call", "words"),
     [
+        (lambda: alpha_among(0.0, {0.1: 0.2, 0.2: 0.1}), "connectivity=0.0"),
+        (lambda: alpha_among(0.1, {0.1: 0.2}), "two runs or more"),
+        (lambda: alpha_among(0.1, {0.0: 0.5, 0.2: 0.1}), "all above 0"),
+        (lambda: alpha_among(0.1, {0.1: 0.1, 0.2: 0.1}), "fewer synapses"),
         (lambda: expected_connectivity(-1.0, 10), "alpha=-1.0"),
         (lambda: expected_connectivity(0.1, 0), "steps=0"),
         (lambda: expected_connectivity(0.1, 10, lr=0.0), "lr=0.0"),
