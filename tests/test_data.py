@@ -56,6 +56,20 @@ def test_validation_is_taken_from_training_and_depends_on_the_seed_only():
     assert ((one.validation.labels.bincount() - expected).abs() <= 1.0).all()
 
 
+def test_a_fraction_of_the_training_images_and_the_same_of_all_else():
+    whole, tenth = load("digits", seed=1), load("digits", fraction=0.1, seed=1)
+    assert whole.validation is not None
+    assert tenth.validation is not None
+    assert len(tenth.train) == round(0.1 * len(whole.train))
+    assert torch.equal(tenth.validation.pixels, whole.validation.pixels)
+    assert torch.equal(tenth.test.pixels, whole.test.pixels)
+    expected = whole.train.labels.bincount() * 0.1
+    assert ((tenth.train.labels.bincount() - expected).abs() <= 1.0).all()
+    for fraction in (0.0, 1.1, float("nan")):
+        with pytest.raises(ValueError, match="fraction is"):
+            load("digits", fraction=fraction)
+
+
 def own(train: Images, test: Images, classes: int = 10) -> Source:
     names = tuple(str(number) for number in range(classes))
     return Source("own", names, lambda source, root: (train, test))

@@ -56,6 +56,9 @@ def test_a_run_leaves_everything_that_a_user_has_afterwards(tmp_path):
     stamp = (out / "report.json").stat().st_mtime_ns
     run(small("twin=true", "method.sparsity=0.8"), out)  # finished: returns at once
     assert (out / "report.json").stat().st_mtime_ns == stamp
+    text = (out / "run.toml").read_text()
+    (out / "run.toml").write_text(text.replace("fraction = 1.0\n", ""))  # as before it existed
+    run(small("twin=true", "method.sparsity=0.8"), out)
     with pytest.raises(ValueError, match=r"holds another run \(it differs in seed\)"):
         run(small("twin=true", "method.sparsity=0.8", "seed=1"), out)
 

@@ -48,10 +48,11 @@ class Network:
 
 @dataclass(frozen=True)
 class Dataset:
-    """Which data, how much of its training part validates, and how it is augmented."""
+    """Which data, how much of its training part validates and trains, how it is augmented."""
 
     name: str = "digits"
     validation: Fraction = 0.1
+    fraction: Annotated[float, Field(gt=0.0, le=1.0)] = 1.0
     augment: str = "none"
     download: bool = False
 

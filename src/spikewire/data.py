@@ -44,6 +44,7 @@ def load(
     root: str | Path | None = None,
     *,
     validation: float = 0.1,
+    fraction: float = 1.0,
     seed: int = 0,
     download: bool = False,
 ) -> Data:
@@ -55,7 +56,9 @@ def load(
             else a folder in the user's cache.
         validation: share of the training images, the same in every class, kept for validation,
             0 <= validation < 1; with 0 there is no validation part.
-        seed: picks the validation images, at least 0.
+        fraction: share of the other training images that is used, the same in every class,
+            0 < fraction <= 1.
+        seed: picks the images, at least 0.
         download: get the published files first if they are not there.
 
     Raises:
@@ -69,6 +72,8 @@ def load(
     source = find(name)
     if not 0.0 <= validation < 1.0:
         raise ValueError(f"validation is {validation}: give a share from 0 to below 1")
+    if not 0.0 < fraction <= 1.0:
+        raise ValueError(f"fraction is {fraction}: give a share above 0, up to 1 for all images")
     if seed < 0:
         raise ValueError(f"seed is {seed}: give a whole number of 0 or more")
     train, test = read(source, root, download=download)
@@ -76,6 +81,9 @@ def load(
     if validation:
         rest, part = split(train.labels, validation, seed)
         train, kept = train[rest], train[part]
+    if fraction < 1.0:
+        _, part = split(train.labels, fraction, seed)
+        train = train[part]
     mean, std = _moments(train.pixels)
     return Data(source.name, source.classes, train, kept, test, mean, std)
 

@@ -133,6 +133,7 @@ def load_data(recipe: Recipe, root: Path | str | None) -> Data:
         chosen.name,
         root,
         validation=chosen.validation,
+        fraction=chosen.fraction,
         seed=recipe.seed,
         download=chosen.download,
     )
@@ -153,7 +154,8 @@ def _refuse_other(recipe: Recipe, out: Path) -> None:
     """Refuse a folder that holds the run of another recipe."""
     file = out / "run.toml"
     if file.is_file():
-        there, here = _identity(tomllib.loads(file.read_text())), _identity(recipe.dump())
+        written = config.recipe(tomllib.loads(file.read_text()))  # with defaults it did not know
+        there, here = _identity(written), _identity(recipe)
         if there != here:
             changed = sorted(k for k in there | here if there.get(k) != here.get(k))
             raise ValueError(
@@ -163,10 +165,9 @@ def _refuse_other(recipe: Recipe, out: Path) -> None:
     distributed.wait()
 
 
-def _identity(table: dict[str, Any]) -> dict[str, Any]:
+def _identity(recipe: Recipe) -> dict[str, Any]:
     """What makes a run the one it is: all of it but whether the data may be downloaded."""
-    data = {key: value for key, value in table.get("data", {}).items() if key != "download"}
-    return table | {"data": data}
+    return replace(recipe, data=replace(recipe.data, download=False)).dump()
 
 
 @dataclass
