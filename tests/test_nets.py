@@ -377,9 +377,6 @@ def test_pixels_cross_grey_levels():
 def test_the_recurrent_network_remembers_pixels_and_forgets_images():
     torch.manual_seed(0)
     network = lsnn(20, 20, pixels=8, inputs=64, levels=4, low=0.0, high=1.0, cue=3)
-    with torch.no_grad():
-        network.input.weight.mul_(4)
-        network.recurrent.weight.mul_(4)
     images = torch.rand(3, 1, 8, 8)
     first = network(images)
     functional.reset_net(network)

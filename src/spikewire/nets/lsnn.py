@@ -14,6 +14,11 @@ from torch import Tensor, nn
 from spikewire.nets.neurons import whole
 
 
+# Standard deviation of initial weights, times the root of the fan-in. Bellec et al. have 1, with
+# currents scaled by 1 - exp(-1/20) and a resting threshold of 0.01.
+_GAIN = 5.0
+
+
 class ALIF(neuron.BaseNode):
     """A layer of leaky integrate-and-fire neurons whose threshold rises with each spike.
 
@@ -95,6 +100,8 @@ class LSNN(nn.Module):
         self.recurrent = nn.Linear(hidden, hidden, bias=False)
         self.neurons = neurons
         self.output = nn.Linear(hidden, classes)
+        for drive in (self.input, self.recurrent):
+            nn.init.normal_(drive.weight, std=_GAIN / math.sqrt(drive.in_features))
         self.register_buffer("levels", levels)
 
     def forward(self, images: Tensor) -> Tensor:
