@@ -13,7 +13,6 @@ from torch import Tensor, nn
 
 from spikewire.nets.neurons import whole
 
-
 # Standard deviation of initial weights, times the root of the fan-in. Bellec et al. have 1, with
 # currents scaled by 1 - exp(-1/20) and a resting threshold of 0.01.
 _GAIN = 5.0
