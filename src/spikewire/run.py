@@ -20,6 +20,7 @@ import math
 import os
 import platform
 import signal
+import statistics
 import subprocess
 import tomllib
 from collections.abc import Callable, Generator, Iterator
@@ -285,7 +286,8 @@ class _Training:
         return measured.as_dict() | {
             "accuracy": _accuracy(measured.accuracy, 1.0 - measured.sparsity, self.records),
             "epochs": self.recipe.epochs,
-            "seconds_per_epoch": _mean([record["seconds"] for record in self.records]),
+            # the median: neither the compilation in the first nor a machine that slept counts
+            "seconds_per_epoch": statistics.median(record["seconds"] for record in self.records),
             "distributions": {
                 name: _histogram(values.detach()) for name, values in self.model.named_parameters()
             },
@@ -521,10 +523,6 @@ def _measure(recipe: Recipe, out: Path, model: nn.Module, test: Batches) -> Repo
         bytes_dense=(out / DENSE).stat().st_size,
         bytes_sparse=(out / SPARSE).stat().st_size,
     )
-
-
-def _mean(values: list[float]) -> float:
-    return sum(values) / len(values)
 
 
 @contextmanager
