@@ -24,7 +24,7 @@ from spikewire.synapses import Synapses
 
 # A newborn stands just inside its own side of zero.
 _BIRTH = 1e-12
-# In Chen's form it stands above zero, whatever its sign.
+# In Chen's form it stands above zero, whatever its sign, for a single step.
 _CHEN_BIRTH = 1e-8
 
 
@@ -44,7 +44,8 @@ class DeepR(Method):
             demo has noise of standard deviation 1e-5 lr, a temperature of 2.5e-11 at lr = 0.5.
         share: how sparsity is spread over tensors, not global.
         global_constraint: keep the number of synapses of the network instead of each tensor's: a
-            birth falls to a tensor with a probability proportional to its number at the start.
+            birth falls to a tensor with a probability proportional to its number at the start; one
+            that falls to a full tensor is drawn again in the next step.
 
     Raises:
         ValueError: if one of them is out of its range.
@@ -76,7 +77,6 @@ class DeepR(Method):
         masks = pruner.choose(pruner.scored(chance), pruner.budget(self.sparsity, self.share))
         for s in pruner:
             s.state["sign"] = _signs(s, pruner)
-            s.weight.copy_(s.weight.abs() * s.state["sign"])
         pruner.rewire(masks)
 
     def after_step(self, pruner: Pruner) -> None:
@@ -188,11 +188,12 @@ class ChenDeepR(Method):
     """Deep R as in the released code of Chen et al. 2021, whose tables compare Grad R with it.
 
     It differs from `DeepR` in all that matters: training begins with all synapses; those that
-    cross zero become dormant; births happen only while the sparsity c of a tensor exceeds
-    ``max_sparsity``, to each dormant synapse with probability ``(c - max_sparsity) / c``; a newborn
-    weight is +1e-8, also where its sign is negative; L1 and noise bear Adam's bias correction; the
-    optimizer forgets nothing. With ``max_sparsity=1``, as for their CIFAR-10, nothing is ever
-    born: it is L1 with irreversible pruning. Their scripts leave the temperature at 0.
+    cross zero are dormant for good; L1 and noise bear Adam's bias correction; the optimizer forgets
+    nothing. While the sparsity c of a tensor exceeds ``max_sparsity``, each dormant synapse is
+    "born" with probability ``(c - max_sparsity) / c``, as a weight of +1e-8; but the authors' code
+    does not enter it among the active, so the next step makes it 0 again. Such births are seen in
+    the count of synapses, which does not fall below ``1 - max_sparsity``, and in nothing else:
+    this is L1 with irreversible pruning. Their scripts leave the temperature at 0.
 
     Args:
         l1: strength of the pull towards zero, >= 0.
@@ -223,20 +224,21 @@ class ChenDeepR(Method):
     def start(self, pruner: Pruner) -> None:
         for s in pruner:
             s.state["sign"] = s.weight.sign()
-            pruner.rewire({s.name: s.weight != 0})
+            s.state["active"] = s.weight != 0
+            pruner.rewire({s.name: s.state["active"]})
 
     def after_step(self, pruner: Pruner) -> None:
         for s in pruner:
-            active = s.mask
-            s.enforce()
+            active = s.state["active"]
+            s.weight.masked_fill_(~active, 0.0)
             rate = pruner.lr(s) / (1.0 - pruner.beta1(s) ** pruner.step)
             _push(s, active, self.l1, self.temperature, rate, pruner.random)
             rectify(s, s.weight, s.weight)
-            alive = s.weight != 0
+            alive = s.state["active"] = s.weight != 0
             born = self._born(s, alive, pruner.random)
-            if born.any() or not alive.equal(active):
+            if not (alive | born).equal(s.mask):
                 pruner.rewire({s.name: alive | born}, forget=False)
-                s.weight.masked_fill_(born, _CHEN_BIRTH)
+            s.weight.masked_fill_(born, _CHEN_BIRTH)
 
     def _born(self, s: Synapses, alive: Tensor, random: torch.Generator) -> Tensor:
         dormant = _dormant(s, alive)
