@@ -12,7 +12,12 @@ from spikewire.study import Grid, Records, Row, Study
 SMALL = ["epochs=2", "network.T=2", "network.width=8", "twin=false", "compile=false"]
 
 
-def write_run(folder, accuracies, sparsities, method="gradr", seed=0):
+def recipe_of(name, *words):
+    """What run.toml of a recipe says."""
+    return config.recipe(override(config.read(name), words)).toml()
+
+
+def write_run(folder, accuracies, sparsities, method="gradr", seed=0, toml=""):
     """Write the files of a finished run."""
     folder.mkdir(parents=True)
     histogram = {"low": -1.0, "high": 1.0, "counts": [1, 5, 2]}
@@ -47,7 +52,7 @@ def write_run(folder, accuracies, sparsities, method="gradr", seed=0):
             {"name": "lif1", "neurons": 8, "rate": 0.1, "silent": 1, "histogram": histogram}
         ],
     }
-    (folder / "run.toml").write_text(f"seed = {seed}\n")
+    (folder / "run.toml").write_text(toml or f"seed = {seed}\n")
     (folder / "metrics.jsonl").write_text("".join(json.dumps(r) + "\n" for r in records))
     (folder / "report.json").write_text(json.dumps(facts))
 
@@ -97,8 +102,9 @@ def test_a_row_is_the_mean_over_the_runs_that_are_there(tmp_path):
             Row(["table-1"], "B", "MNIST", paper_accuracy=95.0),
         ],
     )
-    write_run(tmp_path / "a-0", [99.0, 97.0, 96.0], [0.0, 0.9, 0.9])
-    write_run(tmp_path / "a-1", [99.0, 95.0, 94.0], [0.0, 0.88, 0.88])
+    for seed, accuracies, final in ((0, [99.0, 97.0, 96.0], 0.9), (1, [99.0, 95.0, 94.0], 0.88)):
+        toml = recipe_of("mnist", f"seed={seed}")
+        write_run(tmp_path / f"a-{seed}", accuracies, [0.0, final, final], seed=seed, toml=toml)
     records = Records(asked, tmp_path)
     assert records.missing(asked.all_runs) == ["a-2"]
     ours, theirs = records.table("table-1")
@@ -127,8 +133,10 @@ def test_settings_have_a_folder_of_their_own(tmp_path):
 
 
 def test_reproduce_draws_what_the_records_allow(command, tmp_path):
-    write_run(tmp_path / "mnist-dense", [97.0, 98.0], [0.0, 0.0], method="dense")
-    write_run(tmp_path / "mnist-gradr-0.005", [97.0, 96.0], [0.5, 0.8])
+    dense = recipe_of("paper-g-mnist", "method=dense")
+    write_run(tmp_path / "mnist-dense", [97.0, 98.0], [0.0, 0.0], method="dense", toml=dense)
+    gradr = recipe_of("paper-g-mnist", "method.alpha=5e-3")
+    write_run(tmp_path / "mnist-gradr-0.005", [97.0, 96.0], [0.5, 0.8], toml=gradr)
     for number in range(3, 8):
         status, printed, said = command(
             "reproduce", "paper-g", f"figure-{number}", "--records", tmp_path
@@ -162,17 +170,35 @@ def test_reproduce_trains_what_is_missing_and_nothing_twice(command, tmp_path):
         '[[figures]]\nname = "tradeoff"\nkind = "tradeoff"\nruns = {a = "net-0", b = "net-1"}\n'
     )
     words = ["reproduce", file, *SMALL, "--records", tmp_path / "here"]
-    status, _, said = command(*words)
-    assert status == 0 and "net-0, net-1" in said
+    status, printed, said = command(*words)
+    assert (status, printed) == (2, "") and "--train" in said
+    assert not (tmp_path / "here").exists()
     status, _, said = command(*words, "--train", "--jobs", 2)
     assert (status, said) == (0, "")
-    place = tmp_path / "here" / study.folder_name(SMALL)
+    place = tmp_path / "here" / study.folder_name(sorted(SMALL))
     assert (place / "tradeoff.svg").is_file()
     page = (place / "README.md").read_text()
     assert "## net-0, epoch by epoch" in page and "| gmp | tiny | digits | 2 |" in page
     before = (place / "net-0" / "report.json").stat().st_mtime_ns
     assert command(*words, "--train")[0] == 0
     assert (place / "net-0" / "report.json").stat().st_mtime_ns == before
+
+
+def test_the_run_of_another_recipe_is_refused(command, tmp_path):
+    toml = recipe_of("mnist", "method=dense")  # ten epochs
+    write_run(tmp_path / "mnist-dense", [98.0], [0.0], method="dense", toml=toml)
+    status, printed, said = command("reproduce", "paper-g", "table-1", "--records", tmp_path)
+    assert (status, printed) == (2, "")
+    assert "holds another run" in said and "epochs" in said
+
+
+def test_a_page_of_somebody_else_is_left_alone(command, tmp_path):
+    toml = recipe_of("paper-g-mnist", "method=dense")
+    write_run(tmp_path / "mnist-dense", [98.0], [0.0], method="dense", toml=toml)
+    (tmp_path / "README.md").write_text("# My project\n")
+    status, _, said = command("reproduce", "paper-g", "--records", tmp_path)
+    assert status == 2 and "was not written by this command" in said
+    assert (tmp_path / "README.md").read_text() == "# My project\n"
 
 
 @pytest.mark.parametrize(

@@ -133,12 +133,18 @@ def reproduce(
     items = [word for word in words if "=" not in word]
     asked = study.read(name)
     folder = records or Path("reproduce") / Path(name).stem
-    at = study.Records(asked, folder, [word for word in words if "=" in word])
-    needed = {each: at.needed(each) for each in items} or {"": list(asked.all_runs)}
-    wanted = list(dict.fromkeys(run for those in needed.values() for run in those))
+    at = study.Records(asked, folder, sorted(word for word in words if "=" in word))
+    needed = [run for each in items for run in at.needed(each)] if items else asked.all_runs
+    wanted = list(dict.fromkeys(needed))
     if train:
         at.train(wanted, data, jobs)
-    if missing := at.missing(wanted):
+    missing = at.missing(wanted)
+    if len(missing) == len(wanted):
+        raise ValueError(
+            f"no run of {' '.join([name, *words])} is in {at.place}: give the folder of the "
+            "records (--records), or let them be trained (--train)"
+        )
+    if missing:
         typer.echo(
             f"not in {at.place}: {', '.join(missing)}; --train trains what is missing", err=True
         )
@@ -148,8 +154,7 @@ def reproduce(
         if each in asked.tables:
             _table(at, each, as_json)
     if not items:
-        formats.write(at.place / "README.md", at.readme(Path(name).stem).encode())
-        _written([at.place / "README.md"], as_json)
+        _page(at, " ".join([name, *words]), as_json)
 
 
 @app.command()
@@ -200,6 +205,15 @@ def _folder(recipe: str, settings: list[str]) -> Path:
 def _written(paths: Iterable[Path], as_json: bool) -> None:
     for path in paths:
         typer.echo(path, err=as_json)
+
+
+def _page(at: study.Records, command: str, as_json: bool) -> None:
+    """Write README.md, unless there is one that is none of ours."""
+    path = at.place / "README.md"
+    if path.is_file() and study.WRITTEN not in path.read_text(encoding="utf-8"):
+        raise ValueError(f"{path} was not written by this command: give another --records")
+    formats.write(path, at.readme(command).encode())
+    _written([path], as_json)
 
 
 def _table(at: study.Records, name: str, as_json: bool) -> None:

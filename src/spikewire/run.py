@@ -87,7 +87,7 @@ def run(
     """
     out = Path(out)
     with distributed.group() as device:
-        _refuse_other(recipe, out)
+        refuse_other(recipe, out)
         if recipe.twin and not finished(out):
             _Training(recipe, out, load_data(recipe, root), device, log)  # refuses before the twin
         if recipe.twin:
@@ -114,7 +114,7 @@ def _run(
     show: Show,
     log: Log,
 ) -> None:
-    _refuse_other(recipe, out)
+    refuse_other(recipe, out)
     if finished(out) and distributed.rank() == 0:
         formats.remove_checkpoint(out / "checkpoint")  # killed just before its removal
     if not finished(out):
@@ -151,8 +151,14 @@ def optimizer_of(recipe: Recipe, model: nn.Module) -> torch.optim.Optimizer:
     return kind(parameters, chosen.lr, weight_decay=chosen.weight_decay, fused=True)
 
 
-def _refuse_other(recipe: Recipe, out: Path) -> None:
-    """Refuse a folder that holds the run of another recipe."""
+def refuse_other(recipe: Recipe, out: Path) -> None:
+    """Refuse a folder that holds the run of another recipe.
+
+    Raises:
+        ValueError: naming what differs.
+
+    >>> refuse_other(Recipe(), Path("no-such-folder"))
+    """
     file = out / "run.toml"
     if file.is_file():
         written = config.recipe(tomllib.loads(file.read_text()))  # with defaults it did not know

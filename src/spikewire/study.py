@@ -43,10 +43,13 @@ from typing import Any
 
 from pydantic import TypeAdapter, ValidationError
 
-from spikewire import plots, report
+from spikewire import config, plots, report
 from spikewire.plots import Plot, mean_and_spread
-from spikewire.run import finished, near
+from spikewire.run import finished, near, refuse_other
 from spikewire.spelling import check
+
+WRITTEN = "Written by `spikewire reproduce"
+"""How the page of a study tells that it is one."""
 
 
 @dataclass(frozen=True)
@@ -169,10 +172,12 @@ def read(name: str) -> Study:
     if name.endswith(".toml"):
         if not Path(name).is_file():
             raise ValueError(f"{name}: no such file; studies by name are {', '.join(names())}")
-        text = Path(name).read_text()
+        text = Path(name).read_text(encoding="utf-8")
     else:
         check("study", name, names(), " or a .toml file")
-        text = (resources.files("spikewire") / "studies" / f"{name}.toml").read_text()
+        text = (resources.files("spikewire") / "studies" / f"{name}.toml").read_text(
+            encoding="utf-8"
+        )
     try:
         return TypeAdapter(Study).validate_python(tomllib.loads(text))
     except (tomllib.TOMLDecodeError, ValidationError) as error:
@@ -231,8 +236,20 @@ class Records:
         return self.matching([*patterns, *(run for d in drawings for run in d.runs.values())])
 
     def missing(self, runs: Iterable[str]) -> list[str]:
-        """Those that are not finished here."""
-        return [run for run in runs if not finished(self.path(run))]
+        """Those that are not finished here.
+
+        Raises:
+            ValueError: if a folder holds the run of another recipe.
+        """
+        return [run for run in runs if not self._finished(run)]
+
+    def _finished(self, run: str) -> bool:
+        if not finished(self.path(run)):
+            return False
+        recipe, *settings = self.study.all_runs[run]
+        asked = config.override(config.read(recipe), [*settings, *self.settings])
+        refuse_other(config.recipe(asked), self.path(run))
+        return True
 
     def train(self, runs: Sequence[str], data: Path | None, jobs: int) -> None:
         """Train what is missing, `jobs` runs side by side; stopped runs are continued.
@@ -263,9 +280,8 @@ class Records:
     def table(self, table: str) -> list[dict[str, Any]]:
         """The rows of a table: the paper's numbers, and ours where the runs are there.
 
-        `accuracy` is that of the last epoch, `best_on_test` the largest of all epochs about as
-        sparse as the last one, which is what papers without a validation split report; both are
-        means over `seeds` runs.
+        `accuracy` is that of the last epoch, `best_on_test` the largest on the test set among the
+        epochs about as sparse as the last one; both are means over `seeds` runs.
         """
         check("table", table, self.study.tables)
         return [self._row(row) for row in self.study.rows if table in row.tables]
@@ -290,12 +306,12 @@ class Records:
             "seeds": len(runs),
         }
 
-    def readme(self, name: str) -> str:
-        """All that the records say, as Markdown."""
+    def readme(self, words: str) -> str:
+        """All that the records say, as Markdown; `words` are those of the command."""
         study, runs = self.study, self.study.all_runs
         there = [run for run in runs if not self.missing([run])]
         parts = [f"# {study.title}", study.note.strip()]
-        parts += [f"Written by `spikewire reproduce {name}`."]
+        parts += [f"{WRITTEN} {words}`."]
         for table in study.tables:
             rows = map(cells, self.table(table))
             parts += [f"## {table}", markdown(COLUMNS, rows)]
@@ -403,9 +419,8 @@ def _over(
 
 def _best_on_test(run: report.Run) -> float:
     final = 1 - run.report["sparsity"]
-    return max(
-        record["accuracy"]["test"] for record in run.records if near(1 - record["sparsity"], final)
-    )
+    tests = (r["accuracy"]["test"] for r in run.records if near(1 - r["sparsity"], final))
+    return max(tests, default=run.report["accuracy"]["last"])
 
 
 def _first(runs: Mapping[str, report.Run]) -> report.Run:
