@@ -372,6 +372,9 @@ def test_pixels_cross_grey_levels():
     assert up[1].tolist() == [[1, 1, 0], [0, 0, 0]]  # 0.0 -> 0.6 and 0.3 -> 0.3
     assert up[2].tolist() == [[0, 0, 1], [0, 0, 0]]  # 0.6 -> 0.9
     assert down.sum() == 0 and spikes[3:, :12].sum() == 0
+    falling = network.encode(image.flip(2, 3))[:, 0]  # 0.3, 0.9 | 0.3, 0.6 | 0.3, 0.0
+    assert falling[1, 6:12].tolist() == [0, 0, 0, 0, 0, 1]  # 0.9 -> 0.6
+    assert falling[2, 6:12].tolist() == [0, 0, 0, 1, 1, 0]  # 0.6 -> 0.0
 
 
 def test_the_recurrent_network_remembers_pixels_and_forgets_images():
@@ -409,6 +412,7 @@ def test_neurons_of_the_recurrent_network_are_seen():
         ({"levels": 0}, "levels is 0"),
         ({"tau": 0.0}, "tau is 0.0"),
         ({"tau_b": -1.0}, "tau_b is -1.0"),
+        ({"beta": -2.0}, "beta is"),
     ],
 )
 def test_the_recurrent_network_refuses(arguments, words):

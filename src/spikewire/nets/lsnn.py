@@ -49,6 +49,8 @@ class ALIF(neuron.BaseNode):
         for name, value in (("tau", tau), ("tau_b", tau_b), ("damping", damping)):
             if not value > 0:
                 raise ValueError(f"{name} is {value!r}; give a number above 0.")
+        if not bool((beta >= 0).all()):
+            raise ValueError(f"beta is {beta}; give 0 or more, or thresholds fall with spikes.")
         super().__init__(
             v_threshold=1.0,
             v_reset=None,
