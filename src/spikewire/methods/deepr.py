@@ -286,11 +286,10 @@ def _dormant(s: Synapses, alive: Tensor) -> Tensor:
 def _drawn(among: Tensor, count: int, random: torch.Generator) -> Tensor:
     """A mask of ``count`` places, or as many as there are, uniformly among those marked."""
     picked = torch.zeros_like(among).flatten()
-    places = among.flatten().nonzero().squeeze(1) if count > 0 else picked.nonzero()
-    # numpy picks k of n places in a time of k; a torch permutation takes one of n
     seed = int(torch.randint(2**63 - 1, (), generator=random))
-    chosen = np.random.default_rng(seed).choice(
-        len(places), min(max(count, 0), len(places)), replace=False, shuffle=False
-    )
-    picked[places[torch.from_numpy(chosen).to(places.device)]] = True
+    if count > 0:
+        places = among.flatten().nonzero().squeeze(1)
+        take = min(count, len(places))
+        numbers = np.random.default_rng(seed).choice(len(places), take, False, shuffle=False)
+        picked[places[torch.from_numpy(numbers).to(places.device)]] = True
     return picked.view(among.shape)
