@@ -21,7 +21,7 @@ import torch
 from torch import Tensor
 from torch.nn.functional import mse_loss, one_hot
 from torch.optim import Adam
-from train_step import BATCH, CLASSES, Call, T, milliseconds, train_step
+from train_step import BATCH, CLASSES, Call, T, rounds, train_step
 
 from spikewire import GradR, Pruner
 from spikewire.augment import AUGMENTS
@@ -90,13 +90,8 @@ def main() -> None:
         "spikewire": ours(images, targets),
         "  augmentation of a batch": augmentation(images),
     }
-    times: dict[str, list[float]] = {name: [] for name in calls}
-    for call in calls.values():
-        milliseconds(call)  # compilation
-    for _ in range(options.runs):
-        for name, call in calls.items():
-            times[name].append(milliseconds(call))
-
+    rounds(calls, 1)  # compilation
+    times = rounds(calls, options.runs)
     median = {name: statistics.median(values) for name, values in times.items()}
     ratios = {
         "released / spikewire": median["released code"] / median["spikewire"],

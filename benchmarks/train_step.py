@@ -185,6 +185,15 @@ def milliseconds(call: Call, repeats: int = REPEATS) -> float:
     return (time.perf_counter() - start) / repeats * 1e3
 
 
+def rounds(calls: dict[str, Call], runs: int) -> dict[str, list[float]]:
+    """Return the milliseconds of every call, which take turns."""
+    times: dict[str, list[float]] = {name: [] for name in calls}
+    for _ in range(runs):
+        for name, call in calls.items():
+            times[name].append(milliseconds(call))
+    return times
+
+
 def main() -> None:
     """Time every row and print a table."""
     parser = argparse.ArgumentParser(description=__doc__)
@@ -200,11 +209,7 @@ def main() -> None:
     targets = one_hot(torch.randint(CLASSES, (BATCH,)), CLASSES).float()
     calls = rows(images, targets)
     first = {name: first_call(call) for name, call in calls.items()}
-    times: dict[str, list[float]] = {name: [] for name in calls}
-    for _ in range(options.runs):
-        for name, call in calls.items():
-            times[name].append(milliseconds(call))
-
+    times = rounds(calls, options.runs)
     if options.large:
         times |= large(options.runs)
     median = {name: statistics.median(values) for name, values in times.items()}
