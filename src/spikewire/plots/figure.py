@@ -119,6 +119,14 @@ class Plot:
         return svg, numbers
 
 
+def colours(count: int) -> list[Any]:
+    """As many colours as there are runs, each another."""
+    if count <= len(PALETTE):
+        return list(PALETTE[:count])
+    ramp = matplotlib.colormaps[DEPTH]
+    return [BLACK, *(ramp(0.92 * place / (count - 2)) for place in range(count - 1))]
+
+
 def curve(
     axes: Axes,
     records: Sequence[Record],

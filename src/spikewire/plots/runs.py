@@ -19,6 +19,7 @@ from spikewire.plots.figure import (
     Plot,
     Record,
     bins_of,
+    colours,
     curve,
     drawn_in_style,
     epoch_axis,
@@ -224,8 +225,7 @@ def courses(runs: Mapping[str, Sequence[Record]]) -> Plot:
     axes = figure.subplots()
     right = axes.twinx()
     right.grid(False)
-    for rank, (label, records) in enumerate(runs.items()):
-        colour = PALETTE[rank % len(PALETTE)]
+    for colour, (label, records) in zip(colours(len(runs)), runs.items(), strict=True):
         curve(axes, records, lambda record: record["accuracy"]["test"], readable(label), colour)
         curve(right, records, lambda record: 100 * (1 - record["sparsity"]), "_", colour, "--")
     epoch_axis(axes)
@@ -393,17 +393,11 @@ def rates(reports: Mapping[str, Record], layer: str) -> Plot:
     found = {label: bins_of(_firing(label, report, layer)) for label, report in reports.items()}
     figure = Figure(figsize=(WIDTH, 3.4), layout="constrained")
     axes = figure.subplots()
-    for rank, (label, bins) in enumerate(found.items()):
+    for colour, (label, bins) in zip(colours(len(found)), found.items(), strict=True):
         total = sum(count for *_, count in bins)
         middles = [(low + high) / 2 for low, high, _ in bins]
         shares = [100 * count / total for *_, count in bins]
-        axes.plot(
-            middles,
-            shares,
-            color=PALETTE[rank % len(PALETTE)],
-            label=readable(label),
-            linewidth=1.4,
-        )
+        axes.plot(middles, shares, color=colour, label=readable(label), linewidth=1.4)
     axes.set_yscale("log")
     axes.yaxis.set_major_formatter(FuncFormatter(lambda value, _: _tick(value)))
     axes.set_xlabel("firing rate (spikes per neuron and time step)")
