@@ -84,7 +84,7 @@ def test_paper_g_has_the_numbers_of_its_tables():
         f"figure-{number}" for number in range(3, 8)
     }
     in_table_4 = [row for row in asked.rows if "table-4" in row.tables]
-    assert len(in_table_4) == 5 + 4 + 7 + 3
+    assert len(in_table_4) == 5 + 1 + 4 + 7 + 3
     for row in in_table_4:
         (run,) = row.runs
         chosen = config.recipe(
@@ -155,8 +155,8 @@ def test_reproduce_draws_what_the_records_allow(command, tmp_path):
     assert (row["method"], row["alpha"], row["accuracy"]) == ("Grad R", 0.005, 96.0)
     assert {"paper_connectivity", "paper_accuracy", "connectivity", "dataset", "epochs"} <= {*row}
     assert "mnist-gradr-0.1" in said and "--train" in said
-    status, printed, _ = command("reproduce", "paper-g", "--records", tmp_path)
-    assert status == 0
+    printed = command("reproduce", "paper-g", "--records", tmp_path, "--json")[1]
+    assert list(json.loads(printed)) == ["table-1", "table-4", "table-2"]
     page = (tmp_path / "README.md").read_text()
     assert "| Grad R | MNIST | 0.005 | 20.00 | 25.71 | 96.00 | 96.00 | 98.59 | 2 | 1 |" in page
     assert "](figure-5-mnist.svg)" in page
@@ -174,7 +174,7 @@ def test_reproduce_trains_what_is_missing_and_nothing_twice(command, tmp_path):
     assert (status, printed) == (2, "") and "--train" in said
     assert not (tmp_path / "here").exists()
     status, _, said = command(*words, "--train", "--jobs", 2)
-    assert (status, said) == (0, "")
+    assert status == 0 and sorted(said.split()) == ["net-0", "net-1", "trained", "trained"]
     place = tmp_path / "here" / study.folder_name(sorted(SMALL))
     assert (place / "tradeoff.svg").is_file()
     page = (place / "README.md").read_text()
@@ -225,7 +225,15 @@ def test_a_failing_run_says_why(command, tmp_path):
 
 
 @pytest.mark.parametrize(
-    "text", ["title = ", "runs = {a = 'b'}", "title = 'x'\n[[rows]]\nmethod = 'y'"]
+    "text",
+    [
+        "title = ",
+        "runs = {a = 'b'}",
+        "title = 'x'\n[[rows]]\nmethod = 'y'",
+        "title = 'x'\ncoarse = 'a'",
+        "title = 'x'\n[[row]]",
+        "title = 'x'\n[[figures]]\nname = 'a'\nkind = 'rates'\nlayers = 'b'",
+    ],
 )
 def test_a_file_that_is_no_study(tmp_path, text):
     file = tmp_path / "broken.toml"

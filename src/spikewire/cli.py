@@ -137,7 +137,7 @@ def reproduce(
     needed = [run for each in items for run in at.needed(each)] if items else asked.all_runs
     wanted = list(dict.fromkeys(needed))
     if train:
-        at.train(wanted, data, jobs)
+        at.train(wanted, data, jobs, lambda run: typer.echo(f"trained {run}", err=True))
     missing = at.missing(wanted)
     if len(missing) == len(wanted):
         raise ValueError(
@@ -151,8 +151,14 @@ def reproduce(
     for each in items or asked.items:
         for drawn in at.draw(each):
             _written(drawn.save(at.place), as_json)
-        if each in asked.tables:
-            _table(at, each, as_json)
+    tables = {each: at.table(each) for each in items or asked.items if each in asked.tables}
+    for each, rows in tables.items():
+        formats.write_json(at.place / f"{each}.json", rows)
+        _written([at.place / f"{each}.json"], as_json)
+    if as_json:  # the rows of one table, or of each by its name
+        typer.echo(json.dumps(tables[items[0]] if len(items) == len(tables) == 1 else tables))
+    else:
+        _tables(tables)
     if not items:
         _page(at, " ".join([name, *words]), as_json)
 
@@ -216,20 +222,14 @@ def _page(at: study.Records, command: str, as_json: bool) -> None:
     _written([path], as_json)
 
 
-def _table(at: study.Records, name: str, as_json: bool) -> None:
-    rows = at.table(name)
-    path = at.place / f"{name}.json"
-    formats.write_json(path, rows)
-    if as_json:
-        typer.echo(json.dumps(rows))
-        return
-    table = Table(title=name, box=None)
-    for place, column in enumerate(study.COLUMNS):
-        table.add_column(column, justify="left" if place < 2 else "right")
-    for row in rows:
-        table.add_row(*map(escape, study.cells(row)))
-    console.print(table)
-    _written([path], as_json)
+def _tables(tables: dict[str, list[dict[str, Any]]]) -> None:
+    for name, rows in tables.items():
+        table = Table(title=name, box=None)
+        for place, column in enumerate(study.COLUMNS):
+            table.add_column(column, justify="left" if place < 2 else "right")
+        for row in rows:
+            table.add_row(*map(escape, study.cells(row)))
+        console.print(table)
 
 
 def _show(folders: list[Path], as_json: bool) -> None:

@@ -33,7 +33,7 @@ import subprocess
 import sys
 import tomllib
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from concurrent.futures import ThreadPoolExecutor
+from concurrent.futures import ThreadPoolExecutor, as_completed
 from dataclasses import dataclass, field, replace
 from fnmatch import fnmatchcase
 from importlib import resources
@@ -41,13 +41,14 @@ from itertools import product
 from pathlib import Path
 from typing import Any
 
-from pydantic import TypeAdapter, ValidationError
+from pydantic import ConfigDict, TypeAdapter, ValidationError
 
 from spikewire import config, plots, report
 from spikewire.plots import Plot, mean_and_spread
 from spikewire.run import finished, near, refuse_other
 from spikewire.spelling import check
 
+STRICT = ConfigDict(extra="forbid")  # a misspelt key is refused
 WRITTEN = "Written by `spikewire reproduce"
 """How the page of a study tells that it is one."""
 
@@ -56,6 +57,7 @@ WRITTEN = "Written by `spikewire reproduce"
 class Grid:
     """Runs that differ in some settings: one for each choice of a value for every key."""
 
+    __pydantic_config__ = STRICT
     name: str
     run: list[str]
     vary: dict[str, list[Any]]
@@ -82,6 +84,7 @@ class Row:
     Connectivities and accuracies are in percent; `alpha` is the strength of the penalty.
     """
 
+    __pydantic_config__ = STRICT
     tables: list[str]
     method: str
     dataset: str
@@ -95,6 +98,7 @@ class Row:
 class Drawing:
     """One figure: its kind, the runs it shows by label, and the layer it is about."""
 
+    __pydantic_config__ = STRICT
     name: str
     kind: str
     runs: dict[str, str] = field(default_factory=dict)
@@ -116,6 +120,7 @@ class Study:
         course: the run that is shown epoch by epoch.
     """
 
+    __pydantic_config__ = STRICT
     title: str
     note: str = ""
     runs: dict[str, list[str]] = field(default_factory=dict)
@@ -251,31 +256,49 @@ class Records:
         refuse_other(config.recipe(asked), self.path(run))
         return True
 
-    def train(self, runs: Sequence[str], data: Path | None, jobs: int) -> None:
+    def train(
+        self,
+        runs: Iterable[str],
+        data: Path | None,
+        jobs: int,
+        done: Callable[[str], None] = lambda run: None,
+    ) -> None:
         """Train what is missing, `jobs` runs side by side; stopped runs are continued.
 
+        Args:
+            runs: names of runs.
+            data: folder with the data sets.
+            jobs: how many at a time, each with its share of the cores.
+            done: called with the name of each run as it ends.
+
         Raises:
-            ValueError: if a run fails, with what it said.
+            ValueError: as soon as a run fails, with what it said; no other is begun then.
         """
         threads = str(max(1, (os.cpu_count() or 1) // jobs))
-
-        def one(run: str) -> None:
-            recipe, *settings = self.study.all_runs[run]
-            command = [sys.executable, "-m", "spikewire", "train", recipe]
-            command += [*settings, *self.settings, "--out", str(self.path(run)), "--json"]
-            command += ["--data", str(data)] if data else []
-            done = subprocess.run(
-                command,
-                env=os.environ | {"OMP_NUM_THREADS": threads},
-                capture_output=True,
-                text=True,
-                check=False,
-            )
-            if done.returncode:
-                raise ValueError(f"{run}: {done.stderr.strip()}")
-
         with ThreadPoolExecutor(jobs) as pool:
-            list(pool.map(one, self.missing(runs)))
+            begun = {pool.submit(self._train, r, data, threads): r for r in self.missing(runs)}
+            try:
+                for future in as_completed(begun):
+                    future.result()
+                    done(begun[future])
+            except BaseException:
+                pool.shutdown(wait=False, cancel_futures=True)
+                raise
+
+    def _train(self, run: str, data: Path | None, threads: str) -> None:
+        recipe, *settings = self.study.all_runs[run]
+        command = [sys.executable, "-m", "spikewire", "train", recipe]
+        command += [*settings, *self.settings, "--out", str(self.path(run)), "--json"]
+        command += ["--data", str(data)] if data else []
+        ended = subprocess.run(
+            command,
+            env=os.environ | {"OMP_NUM_THREADS": threads},
+            capture_output=True,
+            text=True,
+            check=False,
+        )
+        if ended.returncode:
+            raise ValueError(f"{run}: {ended.stderr.strip()}")
 
     def table(self, table: str) -> list[dict[str, Any]]:
         """The rows of a table: the paper's numbers, and ours where the runs are there.
