@@ -92,10 +92,8 @@ class DeepR(Method):
 
     def _walk(self, s: Synapses, pruner: Pruner) -> Tensor:
         """Move the active synapses; which of them are still alive."""
-        active = s.mask
-        s.enforce()
-        _push(s, active, self.l1, self.temperature, pruner.lr(s), pruner.random)
-        return active & (s.state["sign"] * s.weight > 0)
+        _push(s, self.l1, self.temperature, pruner.lr(s), pruner)
+        return s.mask & (s.state["sign"] * s.weight > 0)
 
     def _births(self, pruner: Pruner, alive: dict[str, Tensor]) -> dict[str, int]:
         """How many synapses each tensor lacks, or has drawn of what the network lacks."""
@@ -224,27 +222,20 @@ class ChenDeepR(Method):
     def start(self, pruner: Pruner) -> None:
         for s in pruner:
             s.state["sign"] = s.weight.sign()
-            s.state["active"] = s.weight != 0
-            pruner.rewire({s.name: s.state["active"]})
 
     def after_step(self, pruner: Pruner) -> None:
         for s in pruner:
-            active = s.state["active"]
-            s.weight.masked_fill_(~active, 0.0)
+            sign = s.state["sign"]  # 0 where a synapse is dormant
             rate = pruner.lr(s) / (1.0 - pruner.beta1(s) ** pruner.step)
-            _push(s, active, self.l1, self.temperature, rate, pruner.random)
-            rectify(s, s.weight, s.weight)
-            alive = s.state["active"] = s.weight != 0
-            born = self._born(s, alive, pruner.random)
-            if not (alive | born).equal(s.mask):
-                pruner.rewire({s.name: alive | born}, forget=False)
-            s.weight.masked_fill_(born, _CHEN_BIRTH)
+            _push(s, self.l1, self.temperature, rate, pruner)
+            s.weight.mul_(sign).clamp_(min=0.0).mul_(sign)
+            torch.sign(s.weight, out=sign)
+            sparsity = 1.0 - s.alive / s.weight.numel()
+            if sparsity > self.max_sparsity:
+                s.weight.masked_fill_(self._born(s, sparsity, pruner.random), _CHEN_BIRTH)
 
-    def _born(self, s: Synapses, alive: Tensor, random: torch.Generator) -> Tensor:
-        dormant = _dormant(s, alive)
-        sparsity = 1.0 - int(alive.sum()) / alive.numel()
-        if sparsity <= self.max_sparsity:
-            return torch.zeros_like(alive)
+    def _born(self, s: Synapses, sparsity: float, random: torch.Generator) -> Tensor:
+        dormant = _dormant(s, s.mask)
         births = torch.binomial(
             dormant.sum().cpu().double(),
             torch.tensor((sparsity - self.max_sparsity) / sparsity, dtype=torch.float64),
@@ -264,18 +255,12 @@ def _signs(s: Synapses, pruner: Pruner) -> Tensor:
     return torch.where(s.weight == 0, coin, s.weight.sign())
 
 
-def _push(
-    s: Synapses,
-    active: Tensor,
-    l1: float,
-    temperature: float,
-    rate: float,
-    random: torch.Generator,
-) -> None:
-    """L1 and noise, on active synapses only."""
-    s.weight.sub_(s.state["sign"] * active, alpha=rate * l1)
+def _push(s: Synapses, l1: float, temperature: float, rate: float, pruner: Pruner) -> None:
+    """L1, and noise on synapses that exist; what is dormant has to be zeroed by the caller."""
+    s.weight.sub_(s.state["sign"], alpha=rate * l1)
     if temperature:
-        noise = torch.randn(int(active.sum()), generator=random).to(s.weight)
+        active = s.mask
+        noise = torch.randn(int(active.sum()), generator=pruner.random).to(s.weight)
         s.weight[active] += math.sqrt(2.0 * rate * temperature) * noise
 
 
