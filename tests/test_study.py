@@ -17,14 +17,14 @@ def recipe_of(name, *words):
     return config.recipe(override(config.read(name), words)).toml()
 
 
-def write_run(folder, accuracies, sparsities, method="gradr", seed=0, toml=""):
+def write_run(folder, accuracies, sparsities, method="gradr", seed=0, toml="", validation=None):
     """Write the files of a finished run."""
     folder.mkdir(parents=True)
     histogram = {"low": -1.0, "high": 1.0, "counts": [1, 5, 2]}
     records = [
         {
             "epoch": epoch,
-            "accuracy": {"train": 99.0, "validation": None, "test": accuracy},
+            "accuracy": {"train": 99.0, "validation": validation, "test": accuracy},
             "sparsity": sparsity,
             "connectivity": 1 - sparsity,
             "layers": [
@@ -116,14 +116,33 @@ def test_a_row_is_the_mean_over_the_runs_that_are_there(tmp_path):
         "accuracy": 95.0,
         "accuracy_std": pytest.approx(2**0.5),
         "best_on_test": 96.0,  # not 99: that network was dense
+        "validation": None,
+        "paper": "A",
         "paper_connectivity": 9.0,
         "paper_accuracy": 97.0,
         "epochs": 3,
         "seeds": 2,
     }
     assert (theirs["accuracy"], theirs["seeds"], theirs["paper_accuracy"]) == (None, 0, 95.0)
-    assert study.cells(ours)[5] == "95.00 ± 1.41"
-    assert study.cells(theirs)[5] == report.NONE
+    columns, lines = study.text([ours, theirs])
+    assert {"alpha", "paper conn. %"} < {*columns} and "validation" not in columns
+    accuracy = columns.index("acc. %")
+    assert (lines[0][accuracy], lines[1][accuracy]) == ("95.00 ± 1.41", report.NONE)
+
+
+def test_a_grid_has_a_row_for_each_choice_and_one_for_all_seeds(tmp_path):
+    vary = {"optimizer.lr": [0.1, 0.2], "seed": [0, 1]}
+    grid = Grid("a", ["mnist"], vary, tables=["trials"], method="GMP", dataset="MNIST")
+    asked = Study("t", grids=[grid])
+    for seed, accuracy in ((0, 96.0), (1, 97.0)):
+        toml = recipe_of("mnist", "optimizer.lr=0.2", f"seed={seed}")
+        write_run(tmp_path / f"a-0.2-{seed}", [accuracy], [0.9], validation=98.0, toml=toml)
+    records = Records(asked, tmp_path)
+    assert records.needed("trials") == ["a-0.1-0", "a-0.1-1", "a-0.2-0", "a-0.2-1"]
+    assert study.text(records.table("trials"))[1] == [
+        ["GMP, lr 0.1", "MNIST", *[report.NONE] * 6],
+        ["GMP, lr 0.2", "MNIST", "10.00", "98.00", "96.50 ± 0.71", "96.50", "1", "2"],
+    ]
 
 
 def test_settings_have_a_folder_of_their_own(tmp_path):

@@ -225,10 +225,11 @@ def _page(at: study.Records, command: str, as_json: bool) -> None:
 def _tables(tables: dict[str, list[dict[str, Any]]]) -> None:
     for name, rows in tables.items():
         table = Table(title=name, box=None)
-        for place, column in enumerate(study.COLUMNS):
-            table.add_column(column, justify="left" if place < 2 else "right")
-        for row in rows:
-            table.add_row(*map(escape, study.cells(row)))
+        columns, lines = study.text(rows)
+        for column in columns:
+            table.add_column(column, justify="left" if column in ("method", "data") else "right")
+        for line in lines:
+            table.add_row(*map(escape, line))
         console.print(table)
 
 

@@ -55,12 +55,19 @@ WRITTEN = "Written by `spikewire reproduce"
 
 @dataclass(frozen=True)
 class Grid:
-    """Runs that differ in some settings: one for each choice of a value for every key."""
+    """Runs that differ in some settings: one for each choice of a value for every key.
+
+    In its tables each has a row, named after the method and the values; those that differ in their
+    seed alone share one.
+    """
 
     __pydantic_config__ = STRICT
     name: str
     run: list[str]
     vary: dict[str, list[Any]]
+    tables: list[str] = field(default_factory=list)
+    method: str = ""
+    dataset: str = ""
 
     def runs(self) -> dict[str, list[str]]:
         """The words of each run by its name.
@@ -76,12 +83,33 @@ class Grid:
             for values in product(*self.vary.values())
         }
 
+    def rows(self) -> list[Row]:
+        """The rows of its tables.
+
+        >>> grid = Grid("a", ["mnist"], {"optimizer.lr": [0.1], "seed": [0, 1]}, ["t"], "GMP")
+        >>> [(row.method, row.runs) for row in grid.rows()]
+        [('GMP, lr 0.1', ['a-0.1-*'])]
+        """
+        if not self.tables:
+            return []
+        told = {key: values for key, values in self.vary.items() if key != "seed"}
+        rows = []
+        for values in product(*told.values()):
+            chosen = dict(zip(told, values, strict=True))
+            words = [f"{key.rpartition('.')[2]} {value}" for key, value in chosen.items()]
+            run = "-".join([self.name, *(str(chosen.get(key, "*")) for key in self.vary)])
+            rows.append(
+                Row(self.tables, ", ".join([self.method, *words]), self.dataset, runs=[run])
+            )
+        return rows
+
 
 @dataclass(frozen=True)
 class Row:
     """One line of a table: what the paper says and the runs, by name pattern, that stand beside it.
 
-    Connectivities and accuracies are in percent; `alpha` is the strength of the penalty.
+    Connectivities and accuracies are in percent; `alpha` is the strength of the penalty. `paper` is
+    the method that has the paper's numbers, where it is not the one that has ours.
     """
 
     __pydantic_config__ = STRICT
@@ -92,6 +120,7 @@ class Row:
     paper_connectivity: float | None = None
     paper_accuracy: float | None = None
     runs: list[str] = field(default_factory=list)
+    paper: str = ""
 
 
 @dataclass(frozen=True)
@@ -115,7 +144,7 @@ class Study:
         title, note: of what the study is, and what a reader of its numbers must know.
         runs: a recipe and the settings laid over it, by name.
         grids: many runs at once.
-        rows: of all tables.
+        rows: of its tables; those of its grids come after them.
         figures: all drawings; ``figure-6-a`` belongs to the item ``figure-6``.
         course: the run that is shown epoch by epoch.
     """
@@ -135,9 +164,14 @@ class Study:
         return self.runs | {name: run for grid in self.grids for name, run in grid.runs().items()}
 
     @property
+    def all_rows(self) -> list[Row]:
+        """The rows of the study and of its grids."""
+        return [*self.rows, *(row for grid in self.grids for row in grid.rows())]
+
+    @property
     def tables(self) -> list[str]:
         """Names of the tables, in the order of their rows."""
-        return list(dict.fromkeys(table for row in self.rows for table in row.tables))
+        return list(dict.fromkeys(table for row in self.all_rows for table in row.tables))
 
     @property
     def items(self) -> list[str]:
@@ -237,7 +271,7 @@ class Records:
         check("item", item, self.study.items)
         drawings = [d for d in self.study.figures if item_of(d.name) == item]
         tables = {item, *(drawing.table for drawing in drawings)}
-        patterns = [p for row in self.study.rows if tables & {*row.tables} for p in row.runs]
+        patterns = [p for row in self.study.all_rows if tables & {*row.tables} for p in row.runs]
         return self.matching([*patterns, *(run for d in drawings for run in d.runs.values())])
 
     def missing(self, runs: Iterable[str]) -> list[str]:
@@ -304,16 +338,18 @@ class Records:
         """The rows of a table: the paper's numbers, and ours where the runs are there.
 
         `accuracy` is that of the last epoch, `best_on_test` the largest on the test set among the
-        epochs about as sparse as the last one; both are means over `seeds` runs.
+        epochs about as sparse as the last one, `validation` that of the last epoch on a validation
+        split; all are means over `seeds` runs.
         """
         check("table", table, self.study.tables)
-        return [self._row(row) for row in self.study.rows if table in row.tables]
+        return [self._row(row) for row in self.study.all_rows if table in row.tables]
 
     def _read(self, run: str) -> report.Run:
         return report.read(self.path(run))
 
     def _row(self, row: Row) -> dict[str, Any]:
         runs = [self._read(run) for run in self.matching(row.runs) if not self.missing([run])]
+        judged = [run for run in runs if _validation(run) is not None]
         accuracy, spread = _over(runs, lambda run: run.report["accuracy"]["last"])
         return {
             "method": row.method,
@@ -323,6 +359,8 @@ class Records:
             "accuracy": accuracy,
             "accuracy_std": spread,
             "best_on_test": _over(runs, _best_on_test)[0],
+            "validation": _over(judged, _validation)[0],
+            "paper": row.paper or row.method,
             "paper_connectivity": row.paper_connectivity,
             "paper_accuracy": row.paper_accuracy,
             "epochs": max((run.report["epochs"] for run in runs), default=None),
@@ -336,9 +374,8 @@ class Records:
         parts = [f"# {study.title}", study.note.strip()]
         parts += [f"{WRITTEN} {words}`."]
         for table in study.tables:
-            rows = map(cells, self.table(table))
-            parts += [f"## {table}", markdown(COLUMNS, rows)]
-        if not study.rows and there:
+            parts += [f"## {table}", markdown(*text(self.table(table)))]
+        if not study.all_rows and there:
             rows = report.table([self.path(run) for run in there])
             parts += [markdown(list(rows[0]), [list(row.values()) for row in rows])]
         for plot in (plot for item in study.items for plot in self.draw(item)):
@@ -359,7 +396,7 @@ class Records:
         }
         rows = [
             self._row(row)
-            for row in self.study.rows
+            for row in self.study.all_rows
             if drawing.table in row.tables and row.runs and row.dataset == drawing.dataset
         ]
         if not there and not any(row["seeds"] for row in rows):
@@ -389,27 +426,31 @@ def markdown(columns: Sequence[str], rows: Iterable[Sequence[str]]) -> str:
     return "\n".join(f"| {' | '.join(line)} |" for line in lines)
 
 
-COLUMNS = (
-    "method", "data", "alpha", "conn. %", "paper", "acc. %", "best on test", "paper", "epochs",
-    "seeds",
-)  # fmt: skip
+def text(rows: Sequence[Mapping[str, Any]]) -> tuple[list[str], list[list[str]]]:
+    """Rows of `Records.table` as words: the columns that say something, and their cells."""
+    columns = {
+        "method": [row["method"] for row in rows],
+        "data": [row["dataset"] for row in rows],
+        "alpha": [_word(row["alpha"], "g") for row in rows],
+        "conn. %": [_word(row["connectivity"]) for row in rows],
+        "paper conn. %": [_word(row["paper_connectivity"]) for row in rows],
+        "validation": [_word(row["validation"]) for row in rows],
+        "acc. %": [_word(row["accuracy"]) + _spread(row) for row in rows],
+        "best on test": [_word(row["best_on_test"]) for row in rows],
+        "paper acc. %": [_word(row["paper_accuracy"]) for row in rows],
+        "epochs": [_word(row["epochs"], "d") for row in rows],
+        "seeds": [_word(row["seeds"] or None, "d") for row in rows],
+    }
+    told = {name: cells for name, cells in columns.items() if {*cells} != {report.NONE}}
+    return list(told), [list(cells) for cells in zip(*told.values(), strict=True)]
 
 
-def cells(row: Mapping[str, Any]) -> list[str]:
-    """A row of `Records.table` as text, in the order of `COLUMNS`."""
-    spread = f" ± {row['accuracy_std']:.2f}" if row["seeds"] > 1 else ""
-    return [
-        row["method"],
-        row["dataset"],
-        _text(row["alpha"], "g"),
-        _text(row["connectivity"]),
-        _text(row["paper_connectivity"]),
-        _text(row["accuracy"]) + spread,
-        _text(row["best_on_test"]),
-        _text(row["paper_accuracy"]),
-        _text(row["epochs"], "d"),
-        str(row["seeds"] or report.NONE),
-    ]
+def _word(value: float | None, form: str = ".2f") -> str:
+    return report.NONE if value is None else format(value, form)
+
+
+def _spread(row: Mapping[str, Any]) -> str:
+    return f" ± {row['accuracy_std']:.2f}" if row["seeds"] > 1 else ""
 
 
 def course(run: report.Run) -> str:
@@ -430,14 +471,14 @@ def course(run: report.Run) -> str:
     )
 
 
-def _text(value: float | None, form: str = ".2f") -> str:
-    return report.NONE if value is None else format(value, form)
-
-
 def _over(
     runs: Sequence[report.Run], of: Callable[[report.Run], float]
 ) -> tuple[float | None, float | None]:
     return mean_and_spread([of(run) for run in runs]) if runs else (None, None)
+
+
+def _validation(run: report.Run) -> Any:
+    return run.records[-1]["accuracy"]["validation"]
 
 
 def _best_on_test(run: report.Run) -> float:

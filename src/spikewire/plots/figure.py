@@ -120,9 +120,9 @@ class Plot:
 
 
 def colours(count: int) -> list[Any]:
-    """As many colours as there are runs, each another."""
-    if count <= len(PALETTE):
-        return list(PALETTE[:count])
+    """So many colours, each another."""
+    if count <= len(PALETTE) + 1:
+        return [*PALETTE, GREY][:count]
     ramp = matplotlib.colormaps[DEPTH]
     return [BLACK, *(ramp(0.92 * place / (count - 2)) for place in range(count - 1))]
 

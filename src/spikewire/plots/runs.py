@@ -261,30 +261,33 @@ def frontier(rows: Sequence[Mapping[str, Any]]) -> Plot:
 
     Args:
         rows: of a table of a study; a row whose connectivity is 100 % is a dense network, drawn as
-            a horizontal line. Ours is the accuracy of the last epoch.
+            a horizontal line. Ours is the accuracy of the last epoch; `paper` is the method that
+            has the paper's numbers.
 
     Example:
-        >>> row = {"method": "Grad R", "connectivity": 5.0, "accuracy": 97.0,
-        ...        "accuracy_std": 0.0, "paper_connectivity": 5.63, "paper_accuracy": 96.9}
+        >>> row = {"method": "GMP", "connectivity": 5.0, "accuracy": 97.0, "accuracy_std": 0.0,
+        ...        "paper": "Grad R", "paper_connectivity": 5.63, "paper_accuracy": 96.9}
         >>> frontier([row]).rows
-        (('Grad R', 5.0, 97.0, 0.0, 5.63, 96.9),)
+        (('GMP', 5.0, 97.0, 0.0, 'Grad R', 5.63, 96.9),)
     """
     figure = Figure(figsize=(WIDTH, 3.6), layout="constrained")
     axes = figure.subplots()
-    for rank, method in enumerate(dict.fromkeys(row["method"] for row in rows)):
-        mine = [row for row in rows if row["method"] == method]
-        colour, marker = PALETTE[rank % len(PALETTE)], MARKERS[rank % len(MARKERS)]
+    named = dict.fromkeys(row[key] for key in ("method", "paper") for row in rows)
+    for rank, (colour, method) in enumerate(zip(colours(len(named)), named, strict=True)):
+        marker = MARKERS[rank % len(MARKERS)]
         label = readable(method, 40)
-        ours = _pairs(mine, "connectivity", "accuracy", "accuracy_std")
+        measured = [row for row in rows if row["method"] == method]
+        ours = _pairs(measured, "connectivity", "accuracy", "accuracy_std")
         _frontier(axes, ours, colour, marker, label, filled=True)
-        theirs = _pairs(mine, "paper_connectivity", "paper_accuracy")
+        published = [row for row in rows if row["paper"] == method]
+        theirs = _pairs(published, "paper_connectivity", "paper_accuracy")
         _frontier(axes, theirs, colour, marker, f"{label}, paper", filled=False)
     _scale(axes.xaxis, axes.set_xscale, QUANTITIES["connectivity"])
     axes.set_ylabel("test accuracy (%)")
     handles, labels = axes.get_legend_handles_labels()
     figure.legend(handles, labels, loc="outside lower center", ncols=legend_columns(labels))
     columns = ("method", "connectivity", "accuracy", "accuracy_std",
-               "paper_connectivity", "paper_accuracy")  # fmt: skip
+               "paper", "paper_connectivity", "paper_accuracy")  # fmt: skip
     return Plot(
         name="frontier",
         title="Accuracy against connectivity",
@@ -298,11 +301,13 @@ def frontier(rows: Sequence[Mapping[str, Any]]) -> Plot:
 
 
 def _pairs(rows: Sequence[Mapping[str, Any]], x: str, y: str, spread: str = "") -> list[Any]:
-    """(x, y, spread of y) of the rows that have both, from left to right."""
+    """(x, y, spread of y) of the rows that have both, each once, from left to right."""
     return sorted(
-        (row[x], row[y], row.get(spread) or 0.0)
-        for row in rows
-        if row[x] is not None and row[y] is not None
+        {
+            (row[x], row[y], row.get(spread) or 0.0)
+            for row in rows
+            if row[x] is not None and row[y] is not None
+        }
     )
 
 
