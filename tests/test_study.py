@@ -237,10 +237,25 @@ def test_what_is_not_there_is_named(command, words, message):
 
 def test_a_failing_run_says_why(command, tmp_path):
     file = tmp_path / "bad.toml"
-    file.write_text('title = "Bad"\n[runs]\na = ["digits", "method.sparsity=2"]\n')
-    status, _, said = command("reproduce", file, "--train", "--records", tmp_path)
+    file.write_text('title = "Bad"\n[runs]\na = ["mnist"]\n')
+    empty = tmp_path / "empty"
+    status, _, said = command("reproduce", file, "--train", "--records", tmp_path, "--data", empty)
     assert status == 2
-    assert "a: spikewire: method: sparsity=2.0" in said
+    assert "a: spikewire: " in said and str(empty) in said
+
+
+def test_a_misspelt_setting_is_refused_before_anything(command, tmp_path):
+    words = ("reproduce", "paper-g", "table-4", "epoch=3", "--records", tmp_path / "here")
+    for more in ([], ["--train"]):
+        status, _, said = command(*words, *more)
+        assert status == 2 and "epoch" in said
+    assert not (tmp_path / "here").exists()
+
+
+def test_a_figure_needs_its_own_runs_and_no_others():
+    records = Records(study.read("paper-g"), Path("nowhere"))
+    assert "mnist-dense" in records.needed("figure-5")
+    assert not any(run.startswith("smnist") for run in records.needed("figure-5"))
 
 
 @pytest.mark.parametrize(
@@ -257,5 +272,5 @@ def test_a_failing_run_says_why(command, tmp_path):
 def test_a_file_that_is_no_study(tmp_path, text):
     file = tmp_path / "broken.toml"
     file.write_text(text)
-    with pytest.raises(ValueError, match="is no study"):
+    with pytest.raises(ValueError, match="is no study|is not TOML"):
         study.read(str(file))

@@ -152,19 +152,7 @@ def read(name: str) -> dict[str, Any]:
     """
     if ".py:" in name:
         return {"network": {"name": name}}
-    path = Path(name)
-    if path.suffix == ".toml":
-        if not path.is_file():
-            raise ValueError(f"{name}: no such file; recipes by name are {', '.join(recipes())}")
-        text = path.read_text()
-    else:
-        more = ", a .toml file, or file.py:function for a network of your own"
-        check("recipe", name, recipes(), more)
-        text = (resources.files("spikewire") / "recipes" / f"{name}.toml").read_text()
-    try:
-        return tomllib.loads(text)
-    except tomllib.TOMLDecodeError as error:
-        raise ValueError(f"{name} is not TOML: {error}") from error
+    return table("recipe", name, shipped("recipes"), ", or file.py:function for your own network")
 
 
 def recipes() -> list[str]:
@@ -173,8 +161,49 @@ def recipes() -> list[str]:
     >>> "digits" in recipes()
     True
     """
-    files = (resources.files("spikewire") / "recipes").iterdir()
-    return sorted(f.name.removesuffix(".toml") for f in files if f.name.endswith(".toml"))
+    return list(shipped("recipes"))
+
+
+def shipped(folder: str) -> dict[str, str]:
+    """The TOML files that come with spikewire, as text by name.
+
+    >>> list(shipped("studies"))[0]
+    'demo'
+    """
+    files = sorted((resources.files("spikewire") / folder).iterdir(), key=lambda file: file.name)
+    return {
+        file.name.removesuffix(".toml"): file.read_text(encoding="utf-8")
+        for file in files
+        if file.name.endswith(".toml")
+    }
+
+
+def table(kind: str, name: str, known: Mapping[str, str], more: str = "") -> dict[str, Any]:
+    """What a TOML file says.
+
+    Args:
+        kind: of the file, for messages.
+        name: one of those known, or a path that ends in .toml.
+        known: texts by name.
+        more: what else could be given, for messages.
+
+    Raises:
+        ValueError: if there is no such file, or it is not TOML.
+
+    >>> table("study", "mine", {"mine": "title = 'Mine'"})
+    {'title': 'Mine'}
+    """
+    if not name.endswith(".toml"):
+        check(kind, name, known, f", a .toml file{more}")
+        text = known[name]
+    elif Path(name).is_file():
+        text = Path(name).read_text(encoding="utf-8")
+    else:
+        raise ValueError(f"{name}: no such file; by name there are {', '.join(known)}")
+    try:
+        return tomllib.loads(text)
+    except tomllib.TOMLDecodeError as error:
+        raise ValueError(f"{name} is not TOML: {error}") from error
 
 
 def override(table: Mapping[str, Any], words: Iterable[str]) -> dict[str, Any]:
@@ -364,8 +393,7 @@ def about(name: str) -> str:
     >>> about("digits").startswith("A small")
     True
     """
-    text = (resources.files("spikewire") / "recipes" / f"{name}.toml").read_text()
-    return text.partition("\n")[0].removeprefix("# ")
+    return shipped("recipes")[name].partition("\n")[0].removeprefix("# ")
 
 
 def defaults(kind: type[Method]) -> dict[str, Any]:

@@ -31,12 +31,10 @@ import os
 import re
 import subprocess
 import sys
-import tomllib
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor, as_completed
 from dataclasses import dataclass, field, replace
 from fnmatch import fnmatchcase
-from importlib import resources
 from itertools import product
 from pathlib import Path
 from typing import Any
@@ -195,8 +193,7 @@ def names() -> list[str]:
     >>> "paper-g" in names()
     True
     """
-    files = (resources.files("spikewire") / "studies").iterdir()
-    return sorted(f.name.removesuffix(".toml") for f in files if f.name.endswith(".toml"))
+    return list(config.shipped("studies"))
 
 
 def read(name: str) -> Study:
@@ -208,18 +205,10 @@ def read(name: str) -> Study:
     >>> read("paper-g").tables
     ['table-1', 'table-4', 'table-2']
     """
-    if name.endswith(".toml"):
-        if not Path(name).is_file():
-            raise ValueError(f"{name}: no such file; studies by name are {', '.join(names())}")
-        text = Path(name).read_text(encoding="utf-8")
-    else:
-        check("study", name, names(), " or a .toml file")
-        text = (resources.files("spikewire") / "studies" / f"{name}.toml").read_text(
-            encoding="utf-8"
-        )
+    told = config.table("study", name, config.shipped("studies"))
     try:
-        return TypeAdapter(Study).validate_python(tomllib.loads(text))
-    except (tomllib.TOMLDecodeError, ValidationError) as error:
+        return TypeAdapter(Study).validate_python(told)
+    except ValidationError as error:
         raise ValueError(f"{name} is no study: {error}") from error
 
 
@@ -270,25 +259,35 @@ class Records:
         """
         check("item", item, self.study.items)
         drawings = [d for d in self.study.figures if item_of(d.name) == item]
-        tables = {item, *(drawing.table for drawing in drawings)}
-        patterns = [p for row in self.study.all_rows if tables & {*row.tables} for p in row.runs]
-        return self.matching([*patterns, *(run for d in drawings for run in d.runs.values())])
+        rows = [row for row in self.study.all_rows if item in row.tables]
+        rows += [row for drawing in drawings for row in self._rows(drawing)]
+        named = [run for drawing in drawings for run in drawing.runs.values()]
+        for run in named:
+            check("run", run, self.study.all_runs)
+        return list(dict.fromkeys([*self.matching(p for row in rows for p in row.runs), *named]))
 
     def missing(self, runs: Iterable[str]) -> list[str]:
         """Those that are not finished here.
 
         Raises:
-            ValueError: if a folder holds the run of another recipe.
+            ValueError: if a setting is none of a recipe's, or a folder holds the run of another.
         """
         return [run for run in runs if not self._finished(run)]
 
     def _finished(self, run: str) -> bool:
+        recipe, *settings = self.study.all_runs[run]
+        asked = config.recipe(config.override(config.read(recipe), [*settings, *self.settings]))
         if not finished(self.path(run)):
             return False
-        recipe, *settings = self.study.all_runs[run]
-        asked = config.override(config.read(recipe), [*settings, *self.settings])
-        refuse_other(config.recipe(asked), self.path(run))
+        refuse_other(asked, self.path(run))
         return True
+
+    def _rows(self, drawing: Drawing) -> list[Row]:
+        return [
+            row
+            for row in self.study.all_rows
+            if drawing.table in row.tables and row.dataset == drawing.dataset
+        ]
 
     def train(
         self,
@@ -394,11 +393,7 @@ class Records:
         there = {
             label: self._read(run) for label, run in drawing.runs.items() if not self.missing([run])
         }
-        rows = [
-            self._row(row)
-            for row in self.study.all_rows
-            if drawing.table in row.tables and row.runs and row.dataset == drawing.dataset
-        ]
+        rows = [self._row(row) for row in self._rows(drawing) if row.runs]
         if not there and not any(row["seeds"] for row in rows):
             return None
         plot = KINDS[drawing.kind](drawing, there, rows)
