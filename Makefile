@@ -1,7 +1,7 @@
 PYTHON ?= python3
 BIN := .venv/bin
 
-.PHONY: demo test lint types bench build clean
+.PHONY: demo test lint types bench docs build clean
 
 # The stamp is newer than the project file once everything is installed.
 .venv/installed: pyproject.toml constraints.txt
@@ -33,6 +33,11 @@ types: .venv/installed
 bench: .venv/installed
 	$(BIN)/python benchmarks/train_step.py
 	$(BIN)/python benchmarks/event.py
+
+# All tables and figures, from the records.
+docs: .venv/installed
+	for study in reproduce/*/; do $(BIN)/spikewire reproduce $$(basename $$study) > /dev/null || exit 1; done
+	$(BIN)/python docs/tables.py
 
 build: .venv/installed
 	$(BIN)/python -m build

@@ -1,0 +1,39 @@
+"""The documentation: its tables are those of the records, and its links lead somewhere."""
+
+import importlib.util
+import re
+from pathlib import Path
+
+import pytest
+
+DOCS = Path(__file__).parents[1] / "docs"
+
+
+def tables():
+    """The script that writes the tables, as a module."""
+    spec = importlib.util.spec_from_file_location("tables", DOCS / "tables.py")
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    return module
+
+
+@pytest.mark.parametrize("page", tables().PAGES, ids=lambda page: page.name)
+def test_tables_are_those_of_the_records(page):
+    """If not: ``make docs``."""
+    text = page.read_text()
+    assert tables().filled(text) == text
+
+
+def test_a_table_is_written_from_records():
+    page = "a\n<!-- paper-g table-4 -->\nold\n<!-- end -->\nb\n"
+    filled = tables().filled(page)
+    assert filled.startswith("a\n<!-- paper-g table-4 -->\n| method | data |")
+    assert "| Grad R | MNIST | 0.2 | 1.35 | 1.38 | 90.40 |" in filled
+    assert filled.endswith("|\n<!-- end -->\nb\n") and "old" not in filled
+
+
+@pytest.mark.parametrize("page", [*tables().PAGES, DOCS.parent / "CONTRIBUTING.md"], ids=str)
+def test_links_lead_somewhere(page):
+    for target in re.findall(r"\]\(([^)#]+)", page.read_text()):
+        if "://" not in target:
+            assert (page.parent / target).exists(), target
