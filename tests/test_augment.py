@@ -18,11 +18,12 @@ def seeded(seed: int = 0) -> torch.Generator:
     return torch.Generator().manual_seed(seed)
 
 
-def moved(degrees: float = 0.0, down: float = 0.0, right: float = 0.0, scale: float = 1.0):
+def moved(degrees=0.0, down=0.0, right=0.0, scale=1.0, sampling="bilinear"):
     def one(value: float) -> torch.Tensor:
         return torch.tensor([value])
 
-    return affine(NINE, one(math.radians(degrees)), one(down), one(right), one(scale))[0, 0]
+    turn = one(math.radians(degrees))
+    return affine(NINE, turn, one(down), one(right), one(scale), sampling)[0, 0]
 
 
 def test_crop_cuts_each_image_at_its_own_place():
@@ -82,6 +83,19 @@ def test_affine_identity_returns_the_images():
 )
 def test_affine_moves_as_computed_by_hand(move, expected):
     assert torch.allclose(moved(**move), torch.tensor(expected).float(), atol=1e-4)
+
+
+@pytest.mark.parametrize(
+    ("move", "expected"),
+    [
+        ({"degrees": 90}, [[3, 6, 9], [2, 5, 8], [1, 4, 7]]),
+        ({"right": 0.4, "down": 0.3}, [[1, 2, 3], [4, 5, 6], [7, 8, 9]]),
+        ({"right": 0.6}, [[0, 1, 2], [0, 4, 5], [0, 7, 8]]),
+        ({"scale": 0.6}, [[0, 0, 0], [0, 5, 0], [0, 0, 0]]),
+    ],
+)
+def test_affine_takes_the_nearest_pixel(move, expected):
+    assert moved(**move, sampling="nearest").tolist() == expected
 
 
 def test_affine_turns_images_which_are_not_square_without_shearing():
@@ -149,6 +163,7 @@ def test_named_augmentations_keep_shape_and_range_and_depend_on_the_generator_on
         (lambda: Affine(181.0), "degrees is 181.0"),
         (lambda: Affine(10.0, 1.5), "translate is 1.5"),
         (lambda: Affine(10.0, 0.1, (1.0, 0.5)), "0 < low <= high"),
+        (lambda: Affine(10.0, sampling="cubic"), "no sampling 'cubic'"),
         (lambda: Cutout(0), "size is 0"),
     ],
 )

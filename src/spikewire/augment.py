@@ -17,6 +17,8 @@ import torch
 from torch import Tensor
 from torch.nn import functional
 
+from spikewire.spelling import check
+
 Augmentation: TypeAlias = Callable[[Tensor, torch.Generator], Tensor]
 
 
@@ -73,13 +75,14 @@ class Flip:
 
 @dataclass(frozen=True)
 class Affine:
-    """Rotate, scale and shift each image at random about its centre, bilinearly.
+    """Rotate, scale and shift each image at random about its centre.
 
     Args:
         degrees: the angle is uniform in [-degrees, degrees], 0 to 180.
         translate: the shift is uniform in [-translate, translate], as a share of the height and
             of the width, 0 to 1.
         scale: the range of the uniform scale, 0 < low <= high; above 1 enlarges.
+        sampling: "bilinear", or "nearest" as torchvision's RandomAffine does unless told otherwise.
 
     Raises:
         ValueError: if one of them is out of its range.
@@ -93,6 +96,7 @@ class Affine:
     degrees: float
     translate: float = 0.0
     scale: tuple[float, float] = (1.0, 1.0)
+    sampling: str = "bilinear"
 
     def __post_init__(self) -> None:
         low, high = self.scale
@@ -104,6 +108,7 @@ class Affine:
             )
         if not 0.0 < low <= high:
             raise ValueError(f"scale is {self.scale}: give (low, high) with 0 < low <= high")
+        check("sampling", self.sampling, SAMPLINGS)
 
     def __call__(self, images: Tensor, generator: torch.Generator) -> Tensor:
         angle, down, right, scale = _uniform(images, generator, 4)
@@ -115,6 +120,7 @@ class Affine:
             self.translate * height * (2.0 * down - 1.0),
             self.translate * width * (2.0 * right - 1.0),
             low + (high - low) * scale,
+            self.sampling,
         )
 
 
@@ -148,9 +154,11 @@ class Cutout:
         return cutout(images, row - self.size // 2, column - self.size // 2, self.size)
 
 
+SAMPLINGS = ("bilinear", "nearest")
+
 AUGMENTS: dict[str, tuple[Augmentation, ...]] = {
     "none": (),
-    "mnist": (Affine(30.0, 0.15, (0.85, 1.11)),),
+    "mnist": (Affine(30.0, 0.15, (0.85, 1.11), "nearest"),),
     "cifar": (Crop(4), Flip()),
     "cifar-cutout": (Crop(4), Flip(), Cutout(16)),
 }
@@ -173,16 +181,24 @@ def crop(images: Tensor, top: Tensor, left: Tensor, size: torch.Size) -> Tensor:
     return windows[torch.arange(len(images), device=images.device), :, top, left]
 
 
-def affine(images: Tensor, angle: Tensor, down: Tensor, right: Tensor, scale: Tensor) -> Tensor:
+def affine(
+    images: Tensor,
+    angle: Tensor,
+    down: Tensor,
+    right: Tensor,
+    scale: Tensor,
+    sampling: str = "bilinear",
+) -> Tensor:
     """Rotate, scale and shift each image about its centre; black comes in from outside.
 
-    A pixel at p from the centre shows, bilinearly, what lay at ``R(-angle) (p - shift) / scale``.
+    A pixel at p from the centre shows what lay at ``R(-angle) (p - shift) / scale``.
 
     Args:
         images: floats (B, C, H, W).
         angle: (B,) in radians, counter-clockwise.
         down, right: (B,) shifts in pixels.
         scale: (B,) above 0; 2 doubles the size of what is shown.
+        sampling: "bilinear" between four pixels, or the "nearest" one.
 
     >>> turn, none, same = torch.tensor([torch.pi / 2]), torch.zeros(1), torch.ones(1)
     >>> affine(torch.tensor([[[[1.0, 2.0], [3.0, 4.0]]]]), turn, none, none, same).round()
@@ -197,7 +213,7 @@ def affine(images: Tensor, angle: Tensor, down: Tensor, right: Tensor, scale: Te
     yx, yy = sine * width / height, cosine
     theta = torch.stack((xx, xy, -xx * x - xy * y, yx, yy, -yx * x - yy * y), dim=1)
     grid = functional.affine_grid(theta.reshape(-1, 2, 3), list(images.shape), align_corners=False)
-    return functional.grid_sample(images, grid, align_corners=False)
+    return functional.grid_sample(images, grid, mode=sampling, align_corners=False)
 
 
 def cutout(images: Tensor, top: Tensor, left: Tensor, size: int) -> Tensor:
