@@ -290,7 +290,7 @@ def test_lif_on_cuda(detach_reset):
     [
         (lambda: LIF(1.0), "tau"),
         (lambda: LIF(float("nan")), "tau"),
-        (lambda: LIF(alpha=0.0), "alpha"),
+        (lambda: LIF(surrogate="tan"), "did you mean 'tanh'"),
         (lambda: fc(T=0), "T is 0"),
         (lambda: fc(T=2.5), "T is 2.5"),
         (lambda: fc(hidden=0), "hidden"),

@@ -81,6 +81,7 @@ def test_what_is_no_text_passes_unchanged():
     [
         ("cubik(0, 1)", "did you mean 'cubic'"),
         ("cubic", "name(value, ...)"),
+        ("cubic.linear", "name(value, ...)"),
         ("cubic(0, 1", "no schedule"),
         ("cubic(0, 1, 2, 3, 4, 5)", "no schedule"),
         ("cubic(0, 1, begin=0.9, finish=0.1)", "0 <= begin < finish <= 1"),

@@ -9,8 +9,18 @@ import torch
 from spikingjelly.activation_based import functional, layer, neuron
 from torch import nn
 
-from spikewire import Method, Pruner
-from spikewire.scores import SCORES, chance, criticality, gradient, magnitude, saliency
+from spikewire import Method, Pruner, Rewire, config
+from spikewire.scores import (
+    SCORES,
+    CriticalityScore,
+    chance,
+    criticality,
+    gradient,
+    magnitude,
+    primitive,
+    saliency,
+)
+from spikewire.surrogates import Sigmoid, Tanh
 
 
 @dataclass(frozen=True)
@@ -77,7 +87,8 @@ def test_chance_is_uniform_and_seeded_and_the_same_in_every_data_type():
 
 
 def test_names():
-    assert set(SCORES) == {"magnitude", "gradient", "saliency", "chance", "criticality"}
+    named = {"magnitude", "gradient", "saliency", "chance", "primitive", "criticality"}
+    assert set(SCORES) == named
 
 
 # --- criticality ----------------------------------------------------------------------------------
@@ -150,6 +161,57 @@ def test_criticality_of_a_channel_is_its_maximum_over_space(mode):
     scores = scores_of(over_time(net, mode), criticality, torch.cat([xs, silent], 1))["0.weight"]
     expected = [(h(-0.5, 0.0) + h(-1.0)) / 2, (h(-0.75, -0.5) + h(-1.0)) / 2]
     assert scores.flatten().tolist() == pytest.approx(expected, rel=1e-5)
+
+
+@pytest.mark.parametrize(
+    ("score", "worth"),
+    [
+        (primitive, lambda x: math.tanh(3 * max(-0.5, min(0.5, x))) / (2 * math.tanh(1.5)) + 0.5),
+        (
+            CriticalityScore(Sigmoid(4.0)),
+            lambda x: math.exp(-4 * x) * 4 / (1 + math.exp(-4 * x)) ** 2,
+        ),
+        (CriticalityScore(Sigmoid(2.0), primitive=True), lambda x: 1 / (1 + math.exp(-2 * x))),
+    ],
+)
+def test_other_surrogates_and_the_released_code_s_ranking(score, worth):
+    scores = scores_of(dense("m"), score, CURRENTS)["0.weight"].flatten()
+    first = (sum(map(worth, (-0.5, -0.25, -0.125))) / 3 + worth(0.0)) / 2
+    assert scores.tolist() == pytest.approx([first, (worth(0.5) + worth(2.0)) / 2], rel=1e-5)
+
+
+def test_criticality_of_a_channel_may_be_its_mean_over_space():
+    net = nn.Sequential(
+        layer.Conv2d(1, 1, 1, bias=False, step_mode="m"), neuron.IFNode(step_mode="m")
+    )
+    net[0].weight.data.fill_(1.0)
+    xs = torch.tensor([0.5, 1.0]).view(1, 1, 1, 1, 2)
+    scores = scores_of(net, CriticalityScore(over="mean"), xs)["0.weight"]
+    assert scores.item() == pytest.approx((h(-0.5) + h(0.0)) / 2, rel=1e-5)
+    with pytest.raises(ValueError, match="'median'.*use max, mean"):
+        CriticalityScore(over="median")
+
+
+def test_a_method_observes_in_one_way():
+    net = dense("m")
+    with pytest.raises(ValueError, match="observe differently"):
+        Pruner(net, Rewire(drop=primitive, grow=criticality), steps=9)
+
+
+@pytest.mark.parametrize(
+    ("score", "text"),
+    [
+        (criticality, "criticality"),
+        (primitive, "primitive"),
+        (CriticalityScore(Tanh(2.0), over="mean"), "criticality(tanh(2.0), False, 'mean')"),
+        (CriticalityScore(Tanh()), "criticality(tanh, False, 'max')"),
+        (magnitude, "magnitude"),
+    ],
+)
+def test_a_score_is_a_word_of_a_recipe(score, text):
+    recipe = config.recipe({"method": {"name": "criticality", "grow": text}})
+    assert recipe.method.grow == score
+    assert recipe.dump()["method"]["grow"] == text
 
 
 def test_criticality_is_the_same_for_the_whole_fan_in():

@@ -181,19 +181,30 @@ def watch(model: nn.Module, *, spikes: bool = True, membranes: bool = False) -> 
 class CriticalityProbe:
     """The mean criticality of every neuron or channel, from the forward passes before an event.
 
-    For each neuron i and sample, ``c_i = mean over t of h'(u_it - v_th)`` with the pre-reset
-    membrane potential u and ``h'(x) = 1 / (1 + (pi x)^2)``; a channel takes the largest c_i of its
-    map; samples are averaged. Chen, Liu, Liu and You, "Brain-Inspired Efficient Pruning" (arXiv
-    2311.16141 v3), Eq. 13 with the arc tangent surrogate of Eq. 2.
+    For each neuron i and sample, ``c_i = mean over t of worth(u_it - v_th)`` with the pre-reset
+    membrane potential u; a channel takes the largest or the mean c_i of its map; samples are
+    averaged. Chen, Liu, Liu and You, "Brain-Inspired Efficient Pruning" (arXiv 2311.16141 v3),
+    Eq. 13.
 
     It listens only between `listen` and `rest`, and only to forward passes of training: a step
     without an event costs nothing.
+
+    Args:
+        model: a network with neuron layers of a library that `dialects` knows.
+        worth: of a neuron whose potential is at some distance from its threshold, elementwise.
+        over: "max" or "mean", of a channel's map.
 
     Attributes:
         follows: for each tensor of synapses, the neuron layer that it feeds, as far as heard.
     """
 
-    def __init__(self, model: nn.Module) -> None:
+    def __init__(
+        self,
+        model: nn.Module,
+        worth: Callable[[Tensor], Tensor],
+        over: str,
+    ) -> None:
+        self.worth, self.over = worth, over
         found = list(neurons(model))
         if not found:
             raise ValueError(
@@ -269,11 +280,11 @@ class CriticalityProbe:
         with torch.no_grad():
             potentials = listener.dialect.potentials(neuron, listener.state, current.detach())
             distance = potentials - listener.dialect.threshold(neuron)  # (T, B, ...)
-            nearness = 1.0 / (1.0 + (torch.pi * distance.float()).square())
+            worth = self.worth(distance.float())
             if listener.fresh:
                 self._close(name)
             total, steps = self._open.get(name, (0.0, 0))
-            self._open[name] = (total + nearness.sum(0), steps + len(nearness))
+            self._open[name] = (total + worth.sum(0), steps + len(worth))
 
     def _close(self, name: str) -> None:
         """Fold a finished sequence into the sums over samples."""
@@ -281,9 +292,10 @@ class CriticalityProbe:
             return
         total, steps = self._open.pop(name)
         mean = total / steps  # (B, C, ...)
-        channels = mean.flatten(2).amax(2) if mean.ndim > 2 else mean  # (B, C)
-        self._sums[name] = self._sums.get(name, 0.0) + channels.sum(0)
-        self._samples[name] = self._samples.get(name, 0) + len(channels)
+        if mean.ndim > 2:
+            mean = mean.flatten(2).amax(2) if self.over == "max" else mean.flatten(2).mean(2)
+        self._sums[name] = self._sums.get(name, 0.0) + mean.sum(0)  # (C,)
+        self._samples[name] = self._samples.get(name, 0) + len(mean)
 
 
 class _Ear:

@@ -28,7 +28,7 @@ from torch.optim import Optimizer
 from spikewire.hooks import Hooks
 from spikewire.masks import choose, pack, unpack
 from spikewire.observe import CriticalityProbe
-from spikewire.scores import Score
+from spikewire.scores import CriticalityScore, Score, criticality
 from spikewire.shares import Share, counts
 from spikewire.synapses import Synapses, synapses_of
 from spikewire.weights import unwrapped
@@ -134,7 +134,7 @@ class Pruner:
         self.random = torch.Generator().manual_seed(_stream(seed))
         self.learning_rate = learning_rate
         self._synapses = synapses_of(self.model, only, possible)
-        self._criticality = CriticalityProbe(self.model) if method.observes else None
+        self._criticality = self._probe()
         self._hooks: Hooks | None = None
         held = list(optimizer) if isinstance(optimizer, Sequence) else [optimizer]
         hooks = self._hooks = self._hooks_on(*held) if optimizer is not None else None
@@ -378,6 +378,18 @@ class Pruner:
             synapses.enforce()
         self.method.start(self)
         self._listen()
+
+    def _probe(self) -> CriticalityProbe | None:
+        heard = [one for one in vars(self.method).values() if getattr(one, "observes", False)]
+        if not heard:
+            return None
+        if any(one != heard[0] for one in heard):
+            raise ValueError(
+                f"method has scores that observe differently, {heard}: give it one of them"
+            )
+        # a function of the user's own sees criticality as it is by default
+        score = heard[0] if isinstance(heard[0], CriticalityScore) else criticality
+        return CriticalityProbe(self.model, score.worth, score.over)
 
     def _hooks_on(self, *optimizers: Any) -> Hooks:
         weights = {s.name: s.weight for s in self}

@@ -7,15 +7,14 @@ nothing of steps or epochs, so a recipe does not depend on batch size.
 
 from __future__ import annotations
 
-import ast
 import math
 from collections.abc import Callable
-from dataclasses import dataclass, fields
+from dataclasses import dataclass
 from typing import Annotated, Any
 
 from pydantic import BeforeValidator, PlainSerializer
 
-from spikewire.spelling import check
+from spikewire import spelling
 
 
 @dataclass(frozen=True)
@@ -167,21 +166,7 @@ def parse(text: Any) -> Any:
     >>> parse("cubic(0, 0.9, finish=0.7)")
     Cubic(first=0, last=0.9, begin=0.0, finish=0.7)
     """
-    if not isinstance(text, str):
-        return text
-    try:
-        call = ast.parse(text.strip(), mode="eval").body
-        if not (isinstance(call, ast.Call) and isinstance(call.func, ast.Name)):
-            raise ValueError("not of the form name(value, ...)")
-        name, arguments = call.func.id, [ast.literal_eval(argument) for argument in call.args]
-        named = {str(k.arg): ast.literal_eval(k.value) for k in call.keywords}
-        check("schedule", name, SCHEDULES)
-        return SCHEDULES[name](*arguments, **named)
-    except (SyntaxError, TypeError, ValueError) as error:
-        raise ValueError(
-            f"{text!r} is no schedule: write a number or one of "
-            f"{', '.join(SCHEDULES)} with its values, like cubic(0, 0.9, finish=0.7) ({error})"
-        ) from None
+    return spelling.parse("schedule", text, SCHEDULES)
 
 
 def spell(schedule: Any) -> Any:
@@ -190,11 +175,7 @@ def spell(schedule: Any) -> Any:
     >>> spell(Cosine(0.3, finish=0.75))
     'cosine(0.3, 0.0, 0.0, 0.75)'
     """
-    for name, kind in SCHEDULES.items():
-        if type(schedule) is kind:
-            values = ", ".join(repr(getattr(schedule, field.name)) for field in fields(schedule))
-            return f"{name}({values})"
-    return repr(schedule) if callable(schedule) else schedule
+    return spelling.spell(schedule, SCHEDULES)
 
 
 Schedule = Annotated[

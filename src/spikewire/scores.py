@@ -7,13 +7,15 @@ more worth having. Any function of that form is a score; `SCORES` names those be
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import TYPE_CHECKING, Annotated, Any
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Annotated, Any, ClassVar
 
 import torch
 from pydantic import BeforeValidator, PlainSerializer
 from torch import Tensor
 
-from spikewire.spelling import check
+from spikewire.spelling import check, parse, spell
+from spikewire.surrogates import SURROGATES, Arctan, Surrogate, Tanh
 
 if TYPE_CHECKING:
     from spikewire.pruner import Pruner
@@ -105,20 +107,26 @@ def chance(synapses: Synapses, pruner: Pruner) -> Tensor:
     return torch.rand(synapses.weight.shape, generator=pruner.random).to(synapses.weight.device)
 
 
-def criticality(synapses: Synapses, pruner: Pruner) -> Tensor:
+@dataclass(frozen=True)
+class CriticalityScore:
     """How near to threshold the post-synaptic neuron works, the same for its whole fan-in.
 
-    ``mean over t of 1 / (1 + (pi (u_t - v_th))^2)`` with the pre-reset membrane potential u and the
-    threshold v_th; `spikewire.observe.CriticalityProbe` says how channels and samples are taken
-    together. Synapses which no neuron layer follows (a read-out) score ``-inf``: criticality never
-    regrows them. Chen, Liu, Liu and You 2023 (arXiv 2311.16141 v3), Eq. 13.
+    ``mean over t of h'(u_t - v_th)`` with the pre-reset membrane potential u, the threshold v_th
+    and a surrogate h; then the largest of a channel's map; then the mean over samples. Synapses
+    which no neuron layer follows (a read-out) score ``-inf``: criticality never regrows them. Chen,
+    Liu, Liu and You 2023 (arXiv 2311.16141 v3), Eq. 13. Their released code ranks by h itself, the
+    hyperbolic tangent: `primitive`.
 
     Args:
-        synapses: weights (C_out, ...); the scores have the same shape, in (0, 1] or ``-inf``.
-        pruner: its ``criticality`` heard the forward passes of the step.
+        surrogate: h, such as `spikewire.surrogates.Arctan()`.
+        primitive: rank by h instead of its slope, so that a neuron far above threshold counts most.
+        over: "max" or "mean", of a channel's map.
 
     Raises:
-        ValueError: if no score of the pruner's method observes, or no forward pass was heard.
+        ValueError: if ``over`` is neither.
+
+    As a score it takes weights (C_out, ...) and gives scores of the same shape, > 0 or ``-inf``; it
+    raises ValueError if no forward pass was heard.
 
     >>> import spikewire
     >>> from spikingjelly.activation_based import neuron
@@ -131,14 +139,29 @@ def criticality(synapses: Synapses, pruner: Pruner) -> Tensor:
     tensor([[1.0000],
             [0.2884]])
     """
-    channels = pruner.criticality.of(synapses.name)
-    weight = synapses.weight
-    if channels is None:
-        return torch.full_like(weight, -torch.inf)
-    return channels.to(weight).view(-1, *[1] * (weight.ndim - 1)).expand_as(weight)
+
+    surrogate: Surrogate = Arctan()
+    primitive: bool = False
+    over: str = "max"
+    observes: ClassVar[bool] = True
+
+    def __post_init__(self) -> None:
+        check("way to take a map together", self.over, ("max", "mean"))
+
+    def worth(self, distance: Tensor) -> Tensor:
+        """Of a neuron whose membrane potential is at this distance from its threshold."""
+        return self.surrogate.value(distance) if self.primitive else self.surrogate.slope(distance)
+
+    def __call__(self, synapses: Synapses, pruner: Pruner) -> Tensor:
+        channels = pruner.criticality.of(synapses.name)
+        weight = synapses.weight
+        if channels is None:
+            return torch.full_like(weight, -torch.inf)
+        return channels.to(weight).view(-1, *[1] * (weight.ndim - 1)).expand_as(weight)
 
 
-criticality.observes = True  # pyright: ignore[reportFunctionMemberAccess]
+criticality = CriticalityScore()
+primitive = CriticalityScore(Tanh(), primitive=True)
 
 
 def _gradient(synapses: Synapses) -> Tensor:
@@ -150,25 +173,20 @@ def _gradient(synapses: Synapses) -> Tensor:
     return synapses.weight.grad
 
 
-SCORES: dict[str, Callable[..., Tensor]] = {
+SCORES: dict[str, Any] = {
     "magnitude": magnitude,
     "gradient": gradient,
     "saliency": saliency,
     "chance": chance,
-    "criticality": criticality,
+    "primitive": primitive,
+    "criticality": CriticalityScore,
 }
 
-
-def _by_name(value: Any) -> Any:
-    if not isinstance(value, str):
-        return value
-    check("score", value, SCORES)
-    return SCORES[value]
-
+_WORDS = SCORES | SURROGATES
 
 Score = Annotated[
     Callable[..., Tensor],
-    BeforeValidator(_by_name),
-    PlainSerializer(lambda score: getattr(score, "__name__", repr(score)), when_used="json"),
+    BeforeValidator(lambda text: parse("score", text, _WORDS)),
+    PlainSerializer(lambda score: spell(score, _WORDS), when_used="json"),
 ]
 """``(synapses, pruner) -> Tensor`` like the weight; higher is more worth having."""

@@ -13,7 +13,7 @@ from typing import Annotated, Any
 from pydantic import BeforeValidator, PlainSerializer
 from torch import Size
 
-from spikewire.spelling import check
+from spikewire import spelling
 
 
 def uniform(shapes: Mapping[str, Size], sparsity: float) -> dict[str, float]:
@@ -124,19 +124,9 @@ SHARES: dict[str, Callable[..., dict[str, float]] | None] = {
 }
 
 
-def _by_name(value: Any) -> Any:
-    if not isinstance(value, str):
-        return value
-    check("share", value, SHARES)
-    return SHARES[value]
-
-
 Share = Annotated[
     Callable[..., dict[str, float]] | None,
-    BeforeValidator(_by_name),
-    PlainSerializer(
-        lambda share: "global" if share is None else getattr(share, "__name__", repr(share)),
-        when_used="json",
-    ),
+    BeforeValidator(lambda text: spelling.parse("share", text, SHARES)),
+    PlainSerializer(lambda share: spelling.spell(share, SHARES), when_used="json"),
 ]
 """``(shapes, sparsity) -> {name: sparsity}``; None for one ranking over the whole network."""

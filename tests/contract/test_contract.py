@@ -19,10 +19,12 @@ from torch import nn
 
 from spikewire import METHODS, Dense, GradR, Method, Pruner, split
 from spikewire.observe import _ignore
+from spikewire.scores import CriticalityScore
 from spikewire.shares import by_size
 
 STEPS = 24
 EVERY = 4
+STEADY = CriticalityScore(primitive=True)
 SPARSITY = 0.8
 
 # every method of the library, with events every few steps; None where sparsity emerges
@@ -37,6 +39,8 @@ RECIPES = {
     "granet": ({"sparsity": SPARSITY, "every": EVERY}, SPARSITY),
     "ndsnn": ({"sparsity": SPARSITY, "every": EVERY}, SPARSITY),
     "criticality": ({"sparsity": SPARSITY, "every": EVERY}, SPARSITY),
+    # of arctan, since neurons of this network are so far from threshold that tanh would be 0 for all
+    "criticality-released": ({"sparsity": SPARSITY, "every": EVERY, "grow": STEADY}, None),
     "rewire": ({"sparsity": SPARSITY, "every": EVERY, "share": None}, SPARSITY),
     "gradr": ({"alpha": 0.15}, None),
     "stds": ({"width": 0.1}, None),
@@ -50,6 +54,7 @@ GROWING = {
     "granet",
     "ndsnn",
     "criticality",
+    "criticality-released",
     "rewire",
     "deepr",
     "soft-deepr",

@@ -10,7 +10,15 @@ from spikewire.methods.deepr import ChenDeepR, DeepR, SoftDeepR
 from spikewire.methods.dense import Dense
 from spikewire.methods.hidden import STDS, GradR
 from spikewire.methods.prune import GMP, SNIP, OneShot, Prune
-from spikewire.methods.rewire import NDSNN, SET, Criticality, GraNet, Rewire, RigL
+from spikewire.methods.rewire import (
+    NDSNN,
+    SET,
+    Criticality,
+    GraNet,
+    ReleasedCriticality,
+    Rewire,
+    RigL,
+)
 from spikewire.pruner import Method
 
 METHODS: dict[str, type[Method]] = {
@@ -24,6 +32,7 @@ METHODS: dict[str, type[Method]] = {
     "granet": GraNet,
     "ndsnn": NDSNN,
     "criticality": Criticality,
+    "criticality-released": ReleasedCriticality,
     "rewire": Rewire,
     "gradr": GradR,
     "stds": STDS,
@@ -48,6 +57,7 @@ __all__ = [
     "GradR",
     "OneShot",
     "Prune",
+    "ReleasedCriticality",
     "Rewire",
     "RigL",
     "SoftDeepR",

@@ -23,7 +23,7 @@ from spikewire.methods.prune import (
 )
 from spikewire.pruner import Method, Pruner
 from spikewire.schedules import Constant, Cosine, Cubic, Schedule, at
-from spikewire.scores import Score, chance, criticality, gradient, magnitude
+from spikewire.scores import Score, chance, criticality, gradient, magnitude, primitive
 from spikewire.shares import Share, erk
 
 Budget = int | dict[str, int]
@@ -271,9 +271,7 @@ class Criticality(Rewire):
     Sparsity follows ``s_t = s_f (1 - (1 - u)^3)``; an event cuts globally to
     ``s_t + r (1 - s_t)`` and revives the most critical pruned synapses up to ``s_t``. A read-out
     without neurons has no criticality: it is cut to its part of ``s_t`` and left alone. Chen et al.
-    (arXiv 2311.16141 v3), Algorithm 1, Eqs. 11-15. The released code leaves momentum running and
-    revives ties together (``forget=False, exact=False``) and ranks by the surrogate itself instead
-    of its derivative.
+    (arXiv 2311.16141 v3), Algorithm 1, Eqs. 11-15. Their released code: `ReleasedCriticality`.
 
     Args:
         sparsity: the final one.
@@ -329,3 +327,25 @@ class Criticality(Rewire):
 
     def start(self, pruner: Pruner) -> None:
         pruner.rewire({s.name: torch.ones_like(s.weight, dtype=torch.bool) for s in pruner})
+
+
+@dataclass(frozen=True)
+class ReleasedCriticality(Criticality):
+    """Criticality as in the authors' released code, which departs from the paper.
+
+    Pruned synapses are ranked by the surrogate itself instead of its slope (`primitive`). All that
+    tie with the last one revived come back with it: whole channels, so that sparsity stays somewhat
+    below its schedule, and very much where neurons are so far below threshold that they all score
+    0. Momentum runs on below the masks. Their runs end pruning after 200 of 500 epochs, with an
+    event every 2000 steps. Its fields are those of `Criticality`.
+
+    >>> ReleasedCriticality(0.9).grow.primitive
+    True
+    """
+
+    source: ClassVar[str] = "released code of Chen, Liu, Liu & You 2023, arXiv 2311.16141"
+
+    grow: Score = primitive
+    until: float = 0.4
+    forget: bool = False
+    exact: bool = False

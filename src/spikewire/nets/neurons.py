@@ -5,13 +5,16 @@ current is kept for the backward pass, which computes the membrane potentials ag
 than reading T of them from memory. `Repeat` shows one current to a neuron T times, uncopied.
 """
 
-import math
 from typing import Any
 
 import torch
-from spikingjelly.activation_based import neuron, surrogate
+from spikingjelly.activation_based import neuron
+from spikingjelly.activation_based.surrogate import ATan
 from torch import Tensor, nn
 from torch.autograd.function import once_differentiable
+
+from spikewire import spelling
+from spikewire.surrogates import SURROGATES, Arctan, Surrogate
 
 
 def whole(name: str, value: int, least: int = 1) -> int:
@@ -52,11 +55,11 @@ class Repeat(nn.Module):
 
 
 class LIF(neuron.LIFNode):
-    """A layer of leaky integrate-and-fire neurons with hard reset and arctangent surrogate.
+    """A layer of leaky integrate-and-fire neurons with hard reset.
 
     ```
     u[t] = v[t-1] + (x[t] - (v[t-1] - v_reset)) / tau
-    S[t] = 1 if u[t] >= v_threshold else 0,     dS/du = (a/2) / (1 + (pi a/2 (u - v_threshold))^2)
+    S[t] = 1 if u[t] >= v_threshold else 0,             dS/du = h'(u - v_threshold)
     v[t] = (1 - S[t]) u[t] + S[t] v_reset
     ```
 
@@ -65,12 +68,9 @@ class LIF(neuron.LIFNode):
     not decay), it computes as `LIFNode` does.
 
     Arguments: `tau`, membrane time constant in time steps, above 1; `v_threshold` and `v_reset`,
-    membrane potentials; `alpha`, steepness a of the surrogate, above 0; `detach_reset`, whether the
-    gradient leaves out the reset; `step_mode`, "m" for sequences (T, B, ...), "s" for single steps
-    (B, ...). Raises ValueError for a `tau` or an `alpha` out of range.
-
-    Source of the surrogate: Fang et al., 2021, "Incorporating learnable membrane time constant to
-    enhance learning of spiking neural networks".
+    membrane potentials; `surrogate`, whose slope is h', or its name such as "tanh"; `detach_reset`,
+    whether the gradient leaves out the reset; `step_mode`, "m" for sequences (T, B, ...), "s" for
+    single steps (B, ...). Raises ValueError for a `tau` out of range or an unknown surrogate.
 
     >>> LIF()(torch.full((4, 1), 1.5)).flatten()
     tensor([0., 1., 0., 1.])
@@ -82,19 +82,17 @@ class LIF(neuron.LIFNode):
         *,
         v_threshold: float = 1.0,
         v_reset: float = 0.0,
-        alpha: float = 2.0,
+        surrogate: Surrogate | str = "arctan",
         detach_reset: bool = True,
         step_mode: str = "m",
     ) -> None:
         if not tau > 1:
             raise ValueError(f"tau is {tau!r}; give a membrane time constant above 1 time step.")
-        if not alpha > 0:
-            raise ValueError(f"alpha is {alpha!r}; give a steepness of the surrogate above 0.")
         super().__init__(
             tau=float(tau),
             v_threshold=float(v_threshold),
             v_reset=float(v_reset),
-            surrogate_function=surrogate.ATan(alpha),
+            surrogate_function=spelling.parse("surrogate", surrogate, SURROGATES),
             detach_reset=detach_reset,
             step_mode=step_mode,
         )
@@ -103,7 +101,8 @@ class LIF(neuron.LIFNode):
         self, inputs: tuple[Tensor, ...], states: tuple[Any, ...], **kwargs: object
     ) -> tuple[tuple[Tensor, ...], tuple[Any, ...]]:
         """Return the spikes (T, B, ...) and the last membrane potential (B, ...)."""
-        if not self._by_formula():
+        surrogate = self._surrogate()
+        if surrogate is None:
             return super().multi_step_functional_forward(inputs, states, **kwargs)
         x, v = inputs[0], states[0]  # (T, B, ...), (B, ...)
         current = x[:1] if x.stride(0) == 0 else x  # (1 or T, B, ...)
@@ -114,16 +113,21 @@ class LIF(neuron.LIFNode):
             self.tau,
             self.v_threshold,
             self.v_reset,
-            self.surrogate_function.alpha,
+            surrogate,
             self.detach_reset,
         )
         # a copy, since `functional.detach_net` cannot detach a view
         return (spikes.reshape(x.shape),), (last.reshape(v.shape).clone(),)
 
-    def _by_formula(self) -> bool:
-        surrogate_function = self.surrogate_function
-        arctangent = type(surrogate_function) is surrogate.ATan and surrogate_function.spiking
-        return arctangent and self.decay_input and self.v_reset is not None
+    def _surrogate(self) -> Surrogate | None:
+        """The surrogate, if all else is as in the formulas above."""
+        found: Any = self.surrogate_function
+        if not self.decay_input or self.v_reset is None:
+            return None
+        if isinstance(found, Surrogate):
+            return found
+        arctangent = type(found) is ATan and found.spiking
+        return Arctan(vars(found)["alpha"]) if arctangent else None
 
 
 class _Integrate(torch.autograd.Function):
@@ -134,9 +138,9 @@ class _Integrate(torch.autograd.Function):
     """
 
     @staticmethod
-    def forward(ctx, current, v, T, tau, threshold, reset, alpha, detach):
+    def forward(ctx, current, v, T, tau, threshold, reset, surrogate, detach):
         ctx.save_for_backward(current, v)
-        ctx.settings = T, tau, threshold, reset, alpha, detach
+        ctx.settings = T, tau, threshold, reset, surrogate, detach
         spikes = []
         for t in range(T):
             u = _charge(v, current[t % len(current)], tau, reset)
@@ -149,7 +153,7 @@ class _Integrate(torch.autograd.Function):
     @once_differentiable
     def backward(ctx, grad_spikes, grad_v):  # pyright: ignore[reportIncompatibleMethodOverride]
         current, v = ctx.saved_tensors
-        T, tau, threshold, reset, alpha, detach = ctx.settings
+        T, tau, threshold, reset, surrogate, detach = ctx.settings
         potentials = []
         for t in range(T):
             u = _charge(v, current[t % len(current)], tau, reset)
@@ -158,8 +162,7 @@ class _Integrate(torch.autograd.Function):
         grad_potentials = []
         for t in reversed(range(T)):
             u = potentials[t]
-            distance = u - threshold
-            slope = (alpha / 2) / (distance * (math.pi * alpha / 2)).square_().add_(1)
+            slope = surrogate.slope(u - threshold)
             grad_u = grad_v.masked_fill(u >= threshold, 0)
             if not detach:
                 grad_u = grad_u + grad_v * (reset - u) * slope
