@@ -11,16 +11,19 @@ from spikingjelly.activation_based import functional, layer, neuron, surrogate
 from torch import Tensor, nn
 
 from spikewire import watch
-from spikewire.nets import ALIF, LIF, NETS, Repeat, conv6fc2, fc, lsnn, net, tiny
+from spikewire.nets import ALIF, LIF, NETS, Repeat, conv6fc2, fc, lsnn, net, resnet19, tiny, vgg16
+from spikewire.nets.forms import FORMS, NormEachStep
+from spikewire.surrogates import Tanh
 
 T = 6
 BOTH = pytest.mark.parametrize("dtype", [torch.float64, torch.float32])
 DETACH = pytest.mark.parametrize("detach_reset", [True, False])
 
 
-def plain(tau: float = 2.0, detach_reset: bool = True, v_reset: float = 0.0) -> neuron.LIFNode:
+def plain(tau=2.0, detach_reset=True, v_reset=0.0, decay_input=True) -> neuron.LIFNode:
     return neuron.LIFNode(
         tau=tau,
+        decay_input=decay_input,
         v_reset=v_reset,
         surrogate_function=surrogate.ATan(),
         detach_reset=detach_reset,
@@ -42,13 +45,16 @@ def run(lif: nn.Module, current: Tensor, constant: bool) -> tuple[Tensor, ...]:
 @BOTH
 @DETACH
 @pytest.mark.parametrize("constant", [True, False])
+@pytest.mark.parametrize("decay_input", [True, False])
 @pytest.mark.parametrize(("tau", "v_reset"), [(2.0, 0.0), (1.7, -0.25)])
-def test_lif_is_spikingjellys(dtype, detach_reset, constant, tau, v_reset):
+def test_lif_is_spikingjellys(dtype, detach_reset, constant, decay_input, tau, v_reset):
     torch.manual_seed(0)
     current = torch.randn(5, 3, 4, dtype=dtype) * 2 + 1
     current = current if constant else current + torch.randn(T, 5, 3, 4, dtype=dtype)
-    ours = run(LIF(tau, v_reset=v_reset, detach_reset=detach_reset), current, constant)
-    theirs = run(plain(tau, detach_reset, v_reset), current, constant)
+    current = current if decay_input else current / tau
+    mine = LIF(tau, decay_input=decay_input, v_reset=v_reset, detach_reset=detach_reset)
+    ours = run(mine, current, constant)
+    theirs = run(plain(tau, detach_reset, v_reset, decay_input), current, constant)
     assert 0.1 < ours[0].mean() < 0.9
     for mine, other in zip(ours, theirs, strict=True):
         torch.testing.assert_close(mine, other)
@@ -139,25 +145,34 @@ SMALL = {
     "fc": ({"T": 3, "hidden": 20, "inputs": 64}, (4, 1, 8, 8)),
     "conv6fc2": ({"T": 3, "width": 4, "size": 8}, (4, 3, 8, 8)),
     "tiny": ({"T": 3, "width": 4}, (4, 1, 8, 8)),
+    **{
+        f"{name} {form}": ({"form": form, "T": 3, "width": 4}, (4, 3, 32, 32))
+        for name in ("vgg16", "resnet19")
+        for form in FORMS
+    },
 }
 EVERY = pytest.mark.parametrize("name", SMALL)
 
 
 def test_every_network_is_tested():
-    assert SMALL.keys() | {"lsnn"} == NETS.keys()  # which is recurrent and has tests of its own
+    named = {name.partition(" ")[0] for name in SMALL}
+    assert named | {"lsnn"} == NETS.keys()  # which is recurrent and has tests of its own
+
+
+def small(name: str) -> nn.Module:
+    return net(name.partition(" ")[0], **SMALL[name][0])
 
 
 @EVERY
 def test_hooks_see_sequences_and_the_first_layer_runs_once(name):
-    arguments, shape = SMALL[name]
-    model, seen = net(name, **arguments), {}
+    model, seen = small(name), {}
 
     def remember(module, inputs, output):
         seen.setdefault(module, []).append((inputs[0].shape, output.shape))
 
     for module in model:
         module.register_forward_hook(remember)
-    out = model(torch.randn(shape))
+    out = model(torch.randn(SMALL[name][1]))
     assert out.shape == (3, 4, 10)
     for module in model:
         (inputs, output), *again = seen[module]
@@ -171,16 +186,15 @@ def test_hooks_see_sequences_and_the_first_layer_runs_once(name):
 
 @EVERY
 def test_every_parameter_learns(name):
-    arguments, shape = SMALL[name]
     torch.manual_seed(0)
-    model = net(name, **arguments)
+    model = small(name)
     optimizer = torch.optim.SGD(model.parameters(), 1.0)
     with torch.no_grad():  # small networks of random weights are silent
         for parameter in model.parameters():
             if parameter.dim() > 1:
-                parameter.mul_(4)
+                parameter.mul_(8)
     before = copy.deepcopy(model.state_dict())
-    model(torch.rand(shape)).mean(0).sub(1).square().sum().backward()
+    model(torch.rand(SMALL[name][1])).mean(0).sub(1).square().sum().backward()
     optimizer.step()
     for key, _ in model.named_parameters():
         assert not torch.equal(before[key], model.state_dict()[key]), key
@@ -222,6 +236,47 @@ def test_published_sizes_and_names():
     assert list(deep) == [f"conv{i}.weight" for i in range(1, 7)] + ["fc1.weight", "fc2.weight"]
 
 
+@pytest.mark.parametrize(
+    ("name", "form", "synapses"),
+    [  # of 100 classes: 14.8, 12.5 and 12.6 million
+        ("vgg16", "criticality", 14_761_664),
+        ("resnet19", "criticality", 12_537_536),
+        ("resnet19", "lottery", 12_643_008),
+    ],
+)
+def test_published_sizes_of_deep_networks(name, form, synapses):
+    with torch.device("meta"):
+        model = net(name, form=form, classes=100)
+    found = {k: p.numel() for k, p in model.named_parameters() if p.dim() > 1}
+    assert sum(found.values()) == synapses
+
+
+def test_each_time_step_may_be_normalised_by_itself():
+    torch.manual_seed(0)
+    ours, theirs = NormEachStep(4), nn.BatchNorm2d(4)
+    x = torch.randn(3, 5, 4, 6, 6) * torch.tensor([1.0, 2.0, 3.0]).view(3, 1, 1, 1, 1)
+    expected = torch.stack([theirs(step) for step in x])
+    torch.testing.assert_close(ours(x), expected)
+    torch.testing.assert_close(ours.running_var, theirs.running_var)
+    assert int(ours.num_batches_tracked) == 3
+    torch.testing.assert_close(ours.eval()(x)[1], theirs.eval()(x[1]))
+
+
+def test_forms_differ_where_they_say():
+    made = {form: net("vgg16", form=form, width=4, T=2) for form in FORMS}
+    assert [m.lif1.v_threshold for m in made.values()] == [0.5, 1.0, 1.0]
+    assert [m.lif1.decay_input for m in made.values()] == [False, True, True]
+    assert [m.lif1.detach_reset for m in made.values()] == [False, False, True]
+    assert [m.conv2.bias is None for m in made.values()] == [True, True, False]
+    assert [type(m.pool1) for m in made.values()] == [layer.AvgPool2d] * 2 + [layer.MaxPool2d]
+    assert [isinstance(m.bn2, NormEachStep) for m in made.values()] == [False, False, True]
+    assert [isinstance(m.lif1.surrogate_function, Tanh) for m in made.values()] == [
+        True,
+        False,
+        False,
+    ]
+
+
 def test_normalisation_is_over_time_and_batch():
     torch.manual_seed(0)
     model, x = tiny(T=3, width=4), torch.randn(5, 1, 8, 8)
@@ -243,13 +298,13 @@ def test_dropout_chooses_once_per_sequence():
     assert set(seen[0].flatten().tolist()) <= {0.0, 2.0}
 
 
-@EVERY
+@pytest.mark.parametrize("name", ["fc", "conv6fc2", "tiny", "resnet19 lottery"])
 def test_compiles_as_one_graph(name):
-    arguments, shape = SMALL[name]
-    eager = net(name, **arguments | {"T": 2}).eval()
+    torch.compiler.reset()  # or the networks before count against the limit of recompilations
+    eager = small(name).eval()
     traced = copy.deepcopy(eager)
     compiled = torch.compile(traced, fullgraph=True, dynamic=False, backend="eager")
-    images = torch.rand(shape) * 3
+    images = torch.rand(SMALL[name][1]) * 3
     for _ in range(2):
         for model in (eager, compiled):
             model.zero_grad()
@@ -299,6 +354,10 @@ def test_lif_on_cuda(detach_reset):
         (lambda: conv6fc2(dropout=1.0), "dropout"),
         (lambda: conv6fc2(width=-1), "width"),
         (lambda: tiny(size=7), "size"),
+        (lambda: vgg16(size=40), "size is 40"),
+        (lambda: vgg16(width=0), "width is 0"),
+        (lambda: resnet19(form="lotery"), "did you mean 'lottery'"),
+        (lambda: resnet19(classes=0), "classes is 0"),
         (lambda: tiny(tau=0.5), "tau"),
         (lambda: net("conv6fc"), "conv6fc2"),
         (lambda: net("tiny", hiden=3), "tiny.*hiden"),

@@ -10,17 +10,33 @@ from spikewire.nets.conv6fc2 import conv6fc2
 from spikewire.nets.fc import fc
 from spikewire.nets.lsnn import ALIF, lsnn
 from spikewire.nets.neurons import LIF, Repeat
+from spikewire.nets.resnet19 import resnet19
 from spikewire.nets.tiny import tiny
+from spikewire.nets.vgg16 import vgg16
 from spikewire.spelling import check
 
 NETS: dict[str, Callable[..., nn.Module]] = {
     "fc": fc,
     "conv6fc2": conv6fc2,
+    "vgg16": vgg16,
+    "resnet19": resnet19,
     "tiny": tiny,
     "lsnn": lsnn,
 }
 
-__all__ = ["ALIF", "LIF", "NETS", "Repeat", "conv6fc2", "fc", "lsnn", "net", "tiny"]
+__all__ = [
+    "ALIF",
+    "LIF",
+    "NETS",
+    "Repeat",
+    "conv6fc2",
+    "fc",
+    "lsnn",
+    "net",
+    "resnet19",
+    "tiny",
+    "vgg16",
+]
 
 
 def net(name: str, **arguments: Any) -> nn.Module:

@@ -58,19 +58,21 @@ class LIF(neuron.LIFNode):
     """A layer of leaky integrate-and-fire neurons with hard reset.
 
     ```
-    u[t] = v[t-1] + (x[t] - (v[t-1] - v_reset)) / tau
+    u[t] = v[t-1] + (x[t] - (v[t-1] - v_reset)) / tau       decay_input
+    u[t] = v[t-1] - (v[t-1] - v_reset) / tau + x[t]         otherwise
     S[t] = 1 if u[t] >= v_threshold else 0,             dS/du = h'(u - v_threshold)
     v[t] = (1 - S[t]) u[t] + S[t] v_reset
     ```
 
     It remains a `LIFNode` in all else: memory `v`, single steps, `functional.reset_net`. When a
-    setting is changed to one outside these formulas (soft reset, another surrogate, input that does
-    not decay), it computes as `LIFNode` does.
+    setting is changed to one outside these formulas (soft reset, a surrogate of another kind), it
+    computes as `LIFNode` does.
 
-    Arguments: `tau`, membrane time constant in time steps, above 1; `v_threshold` and `v_reset`,
-    membrane potentials; `surrogate`, whose slope is h', or its name such as "tanh"; `detach_reset`,
-    whether the gradient leaves out the reset; `step_mode`, "m" for sequences (T, B, ...), "s" for
-    single steps (B, ...). Raises ValueError for a `tau` out of range or an unknown surrogate.
+    Arguments: `tau`, membrane time constant in time steps, above 1; `decay_input`, whether it also
+    divides the input; `v_threshold` and `v_reset`, membrane potentials; `surrogate`, whose slope is
+    h', or its name such as "tanh"; `detach_reset`, whether the gradient leaves out the reset;
+    `step_mode`, "m" for sequences (T, B, ...), "s" for single steps (B, ...). Raises ValueError for
+    a `tau` out of range or an unknown surrogate.
 
     >>> LIF()(torch.full((4, 1), 1.5)).flatten()
     tensor([0., 1., 0., 1.])
@@ -80,6 +82,7 @@ class LIF(neuron.LIFNode):
         self,
         tau: float = 2.0,
         *,
+        decay_input: bool = True,
         v_threshold: float = 1.0,
         v_reset: float = 0.0,
         surrogate: Surrogate | str = "arctan",
@@ -90,6 +93,7 @@ class LIF(neuron.LIFNode):
             raise ValueError(f"tau is {tau!r}; give a membrane time constant above 1 time step.")
         super().__init__(
             tau=float(tau),
+            decay_input=decay_input,
             v_threshold=float(v_threshold),
             v_reset=float(v_reset),
             surrogate_function=spelling.parse("surrogate", surrogate, SURROGATES),
@@ -111,6 +115,7 @@ class LIF(neuron.LIFNode):
             v.reshape(v.numel()),
             x.shape[0],
             self.tau,
+            self.decay_input,
             self.v_threshold,
             self.v_reset,
             surrogate,
@@ -122,7 +127,7 @@ class LIF(neuron.LIFNode):
     def _surrogate(self) -> Surrogate | None:
         """The surrogate, if all else is as in the formulas above."""
         found: Any = self.surrogate_function
-        if not self.decay_input or self.v_reset is None:
+        if self.v_reset is None:
             return None
         if isinstance(found, Surrogate):
             return found
@@ -138,12 +143,12 @@ class _Integrate(torch.autograd.Function):
     """
 
     @staticmethod
-    def forward(ctx, current, v, T, tau, threshold, reset, surrogate, detach):
+    def forward(ctx, current, v, T, tau, scaled, threshold, reset, surrogate, detach):
         ctx.save_for_backward(current, v)
-        ctx.settings = T, tau, threshold, reset, surrogate, detach
+        ctx.settings = T, tau, scaled, threshold, reset, surrogate, detach
         spikes = []
         for t in range(T):
-            u = _charge(v, current[t % len(current)], tau, reset)
+            u = _charge(v, current[t % len(current)], tau, scaled, reset)
             fired = u >= threshold
             v = _once(u.masked_fill(fired, reset))
             spikes.append(fired.to(u.dtype))
@@ -153,10 +158,10 @@ class _Integrate(torch.autograd.Function):
     @once_differentiable
     def backward(ctx, grad_spikes, grad_v):  # pyright: ignore[reportIncompatibleMethodOverride]
         current, v = ctx.saved_tensors
-        T, tau, threshold, reset, surrogate, detach = ctx.settings
+        T, tau, scaled, threshold, reset, surrogate, detach = ctx.settings
         potentials = []
         for t in range(T):
-            u = _charge(v, current[t % len(current)], tau, reset)
+            u = _charge(v, current[t % len(current)], tau, scaled, reset)
             v = _once(u.masked_fill(u >= threshold, reset))
             potentials.append(u)
         grad_potentials = []
@@ -171,17 +176,21 @@ class _Integrate(torch.autograd.Function):
             grad_v = _once(grad_u * (1 - 1 / tau))
         grad_potentials.reverse()
         if len(current) == T:
-            grad_current = torch.stack(grad_potentials) / tau
+            grad_current = torch.stack(grad_potentials)
         else:
-            grad_current = sum(grad_potentials[1:], grad_potentials[0]).unsqueeze(0) / tau
-        return grad_current, grad_v, None, None, None, None, None, None
+            grad_current = sum(grad_potentials[1:], grad_potentials[0]).unsqueeze(0)
+        if scaled:
+            grad_current = grad_current / tau
+        return grad_current, grad_v, None, None, None, None, None, None, None
 
 
-def _charge(v: Tensor, x: Tensor, tau: float, reset: float) -> Tensor:
+def _charge(v: Tensor, x: Tensor, tau: float, scaled: bool, reset: float) -> Tensor:
     """Return the membrane potential after one time step of current `x`, before any reset."""
     # `v - 0` is `v`; the order of the other operations is SpikingJelly's, to the last bit
     above = v - reset if reset else v
-    return _once((x - above).div_(tau).add_(v))
+    if scaled:
+        return _once((x - above).div_(tau).add_(v))
+    return _once(v - above / tau + x if reset else v * (1.0 - 1.0 / tau) + x)
 
 
 def _once(x: Tensor) -> Tensor:
