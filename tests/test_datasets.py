@@ -9,6 +9,7 @@ import http.server
 import io
 import os
 import pickle
+import shutil
 import struct
 import tarfile
 import threading
@@ -427,3 +428,50 @@ def test_everything_published_has_a_checksum_and_a_safe_address():
     for source in DATASETS.values():
         assert set(source.files) <= set(source.checksums)
         assert not source.files or source.url.startswith("https://")
+
+
+# --- Tiny-ImageNet ---------------------------------------------------------------------------
+
+
+def write_tiny_imagenet(root: Path) -> Source:
+    """Two classes of the published tree: three grey training images, two for validation."""
+    place = root / "tiny-imagenet-200"
+    grey = {"n01443537": [10, 200], "n01629819": [90]}
+    for name, values in grey.items():
+        (place / "train" / name / "images").mkdir(parents=True)
+        for number, value in enumerate(values):
+            image = Image.new("L", (64, 64), value)  # some of the published ones are grey too
+            image.save(place / "train" / name / "images" / f"{name}_{number}.JPEG", quality=100)
+    (place / "val" / "images").mkdir(parents=True)
+    lines = []
+    for number, name in enumerate(["n01629819", "n01443537"]):
+        Image.new("RGB", (64, 64), (number * 255,) * 3).save(
+            place / "val" / "images" / f"val_{number}.JPEG"
+        )
+        lines.append(f"val_{number}.JPEG\t{name}\t0\t32\t44\t62\n")
+    (place / "val" / "val_annotations.txt").write_text("".join(lines))
+    return published("tiny-imagenet-200", classes=tuple(grey))
+
+
+@pytest.mark.parametrize("packed", [False, True])
+def test_tiny_imagenet_in_its_published_tree(tmp_path, packed):
+    source = write_tiny_imagenet(tmp_path)
+    if packed:
+        place = tmp_path / "tiny-imagenet-200"
+        shutil.make_archive(str(place), "zip", tmp_path, place.name)
+        shutil.rmtree(place)
+    train, test = read(source, tmp_path)
+    assert train.pixels.shape == (3, 3, 64, 64) and test.pixels.shape == (2, 3, 64, 64)
+    assert (train.labels.tolist(), test.labels.tolist()) == ([0, 0, 1], [1, 0])
+    assert train.pixels.float().mean((1, 2, 3)).tolist() == pytest.approx([10, 200, 90], abs=1)
+    assert test.pixels.float().mean((1, 2, 3)).tolist() == pytest.approx([0, 255], abs=1)
+
+
+def test_tiny_imagenet_that_is_missing_or_broken(tmp_path):
+    with pytest.raises(FileNotFoundError, match=r"tiny-imagenet-200.zip"):
+        read(DATASETS["tiny-imagenet-200"], tmp_path)
+    source = write_tiny_imagenet(tmp_path)
+    (tmp_path / "tiny-imagenet-200/val/images/val_0.JPEG").write_bytes(b"no image")
+    with pytest.raises(ValueError, match=r"val_0.JPEG is not a whole image"):
+        read(source, tmp_path)
+    assert len(DATASETS["tiny-imagenet-200"].classes) == 200

@@ -161,6 +161,7 @@ AUGMENTS: dict[str, tuple[Augmentation, ...]] = {
     "mnist": (Affine(30.0, 0.15, (0.85, 1.11), "nearest"),),
     "cifar": (Crop(4), Flip()),
     "cifar-cutout": (Crop(4), Flip(), Cutout(16)),
+    "tiny-imagenet": (Crop(8), Flip()),
 }
 
 
