@@ -35,14 +35,14 @@ class Form:
     """What sets the networks of one source apart from those of another.
 
     Arguments: `norm`, of channels, for sequences (T, B, C, H, W); `pool`, halves an image; `bias`,
-    of VGG16's convolutions; `before`, whether ResNet19's blocks normalise and fire before their
-    convolutions; the others are those of `LIF`.
+    of VGG16's convolutions; `preactivation`, whether ResNet19's blocks normalise and fire before
+    their convolutions; the others are those of `LIF`.
     """
 
     norm: Callable[[int], nn.Module] = _norm_all_steps
     pool: type[nn.Module] = layer.AvgPool2d
     bias: bool = False
-    before: bool = True
+    preactivation: bool = True
     surrogate: str = "arctan"
     decay_input: bool = True
     v_threshold: float = 1.0
@@ -65,7 +65,9 @@ FORMS = {
     # ... and for pruning channels
     "channels": Form(),
     # Kim, Li, Park, Venkatesha, Yin, Panda, 2022 (arXiv 2207.01382)
-    "lottery": Form(NormEachStep, layer.MaxPool2d, bias=True, before=False, detach_reset=True),
+    "lottery": Form(
+        NormEachStep, layer.MaxPool2d, bias=True, preactivation=False, detach_reset=True
+    ),
 }
 
 

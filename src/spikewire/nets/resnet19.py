@@ -12,7 +12,7 @@ STAGES = ((2, 3), (4, 3), (8, 2))
 """Channels in units of the width, and blocks; the first block of each halves the image."""
 
 
-class Before(nn.Module):
+class PreActivation(nn.Module):
     """A block that normalises and fires before its convolutions: (T, B, C, H, W) to the same.
 
     BN - LIF - conv - BN - LIF - conv, plus its input, through a 1x1 convolution where shapes
@@ -33,7 +33,7 @@ class Before(nn.Module):
         return self.conv2(self.lif2(self.bn2(self.conv1(spikes)))) + self.shortcut(x)
 
 
-class After(nn.Module):
+class PostActivation(nn.Module):
     """A block that fires after its convolutions: spikes (T, B, C, H, W) to spikes.
 
     conv - BN - LIF - conv - BN, plus its input, through a 1x1 convolution and BN where shapes
@@ -86,24 +86,24 @@ def resnet19(
     whole("channels", channels)
     whole("classes", classes)
     layers = OrderedDict[str, nn.Module](conv1=nn.Conv2d(channels, width, 3, padding=1, bias=False))
-    if chosen.before:
+    if chosen.preactivation:
         layers["repeat"] = Repeat(T)
     else:
         layers |= OrderedDict[str, nn.Module](
             bn1=nn.BatchNorm2d(width), repeat=Repeat(T), lif1=chosen.lif()
         )
-    kind = Before if chosen.before else After
+    kind = PreActivation if chosen.preactivation else PostActivation
     before = width
     for stage, (multiple, blocks) in enumerate(STAGES, 1):
         for place in range(1, blocks + 1):
             stride = 2 if place == 1 else 1
             layers[f"block{stage}_{place}"] = kind(chosen, before, multiple * width, stride)
             before = multiple * width
-    if chosen.before:
+    if chosen.preactivation:
         layers |= OrderedDict[str, nn.Module](bn=chosen.norm(before), lif=chosen.lif())
     layers["average"] = layer.AdaptiveAvgPool2d(1, step_mode="m")
     layers["flatten"] = layer.Flatten(step_mode="m")
-    if not chosen.before:
+    if not chosen.preactivation:
         layers |= OrderedDict[str, nn.Module](
             fc1=layer.Linear(before, before // 2, step_mode="m"), lif2=chosen.lif()
         )
