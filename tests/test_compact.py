@@ -1,0 +1,174 @@
+"""Compact networks: the same outputs from fewer channels, on every reference network."""
+
+import copy
+
+import pytest
+import torch
+from spikingjelly.activation_based import layer, neuron
+from torch import nn
+from torch.nn.modules.batchnorm import _BatchNorm
+
+from spikewire.compact import Select, compact
+from spikewire.dialects import reset
+from spikewire.nets import net
+from spikewire.nets.forms import FORMS
+
+DEEP = {
+    "conv6fc2": ({"T": 3, "width": 8, "size": 8}, (4, 3, 8, 8)),
+    "tiny": ({"T": 3, "width": 8}, (4, 1, 8, 8)),
+    **{
+        f"{name} {form}": ({"form": form, "T": 2, "width": 8}, (3, 3, 32, 32))
+        for name in ("vgg16", "resnet19")
+        for form in FORMS
+    },
+}
+
+
+def lively(name):
+    """A network whose neurons fire in all layers, with statistics of its own."""
+    torch.manual_seed(0)
+    model = net(name.partition(" ")[0], **DEEP[name][0]).double()
+    for module in model.modules():
+        if isinstance(module, _BatchNorm):
+            nn.init.uniform_(module.weight, 1.0, 3.0)
+            nn.init.uniform_(module.bias, -0.5, 1.0)
+            module.momentum = 0.5
+        elif isinstance(module, nn.Linear):
+            with torch.no_grad():
+                module.weight.mul_(8)
+    for _ in range(5):
+        model(torch.randn(DEEP[name][1], dtype=torch.float64))
+        reset(model)
+    return model.eval()
+
+
+def silence(model, share):
+    """Zero a share of the channels of every normalisation."""
+    for module in model.modules():
+        if isinstance(module, _BatchNorm):
+            gone = torch.rand(module.num_features) < share
+            gone[0] = False
+            with torch.no_grad():
+                module.weight[gone] = 0.0
+                module.bias[gone] = 0.0
+
+
+def outputs(model, x):
+    with torch.no_grad():
+        y = model(x)
+    reset(model)
+    return y
+
+
+def size(model):
+    return sum(p.numel() for p in model.parameters())
+
+
+@pytest.mark.parametrize("name", DEEP)
+@pytest.mark.parametrize("share", [0.0, 0.3, 0.7])
+def test_a_compact_network_says_the_same(name, share):
+    model = lively(name)
+    silence(model, share)
+    x = torch.randn(DEEP[name][1], dtype=torch.float64)
+    before = copy.deepcopy(model.state_dict())
+    smaller = compact(model, x)
+    assert all(value.equal(before[key]) for key, value in model.state_dict().items())
+    expected = outputs(model, x)
+    assert expected.std() > 0
+    torch.testing.assert_close(outputs(smaller, x), expected, rtol=1e-9, atol=1e-9)
+    if share:
+        assert size(smaller) < (1 - 0.3 * share) * size(model)
+    else:
+        assert size(smaller) == size(model)
+
+
+def test_what_nobody_listens_to_goes():
+    model = nn.Sequential(
+        nn.Conv2d(1, 4, 3, bias=False), nn.BatchNorm2d(4), nn.Conv2d(4, 2, 1)
+    ).eval()
+    with torch.no_grad():
+        model[2].weight[:, [1, 3]] = 0.0
+    smaller = compact(model, torch.rand(2, 1, 5, 5))
+    assert [smaller[0].out_channels, smaller[1].num_features, smaller[2].in_channels] == [2, 2, 2]
+    torch.testing.assert_close(smaller(torch.ones(1, 1, 5, 5)), model(torch.ones(1, 1, 5, 5)))
+
+
+def test_a_constant_goes_if_it_never_reaches_the_threshold():
+    """Channels without weights hold what normalisation adds: 0.9 is silent, 1.2 fires."""
+    model = nn.Sequential(
+        layer.Conv2d(1, 3, 1, bias=False, step_mode="m"),
+        layer.BatchNorm2d(3, step_mode="m"),
+        neuron.LIFNode(tau=2.0, step_mode="m"),
+        layer.Conv2d(3, 2, 1, step_mode="m"),
+    ).eval()
+    with torch.no_grad():
+        model[0].weight[1:] = 0.0
+        model[1].bias.copy_(torch.tensor([0.0, 0.9, 1.2]))
+    x = torch.rand(6, 2, 1, 4, 4)
+    smaller = compact(model, x)
+    assert smaller[0].out_channels == 2
+    torch.testing.assert_close(outputs(smaller, x), outputs(model, x))
+
+
+class Shortcut(nn.Module):
+    """A sum whose two sides prune other channels, and a reader of some of them."""
+
+    def __init__(self):
+        super().__init__()
+        self.first, self.second = nn.Conv2d(1, 4, 1, bias=False), nn.Conv2d(1, 4, 1, bias=False)
+        self.norm = nn.BatchNorm2d(4)
+        self.read, self.whole = nn.Conv2d(4, 2, 1), nn.Conv2d(4, 2, 1)
+
+    def forward(self, x):
+        both = self.first(x) + self.second(x)
+        return self.read(self.norm(both)) + self.whole(both)
+
+
+def test_sides_of_a_sum_keep_the_same_channels():
+    model = Shortcut().eval()
+    with torch.no_grad():
+        model.first.weight[0] = 0.0  # only the second side speaks
+        model.first.weight[1] = model.second.weight[1] = 0.0  # neither
+        model.norm.weight[2] = model.norm.bias[2] = 0.0  # whole still listens
+    x = torch.rand(2, 1, 3, 3)
+    smaller = compact(model, x)
+    assert smaller.first.out_channels == smaller.second.out_channels == smaller.whole.in_channels
+    assert smaller.first.out_channels == 3
+    assert isinstance(smaller.norm[0], Select) and smaller.read.in_channels == 2
+    torch.testing.assert_close(smaller(x), model(x))
+
+
+def test_images_and_outputs_keep_their_shape():
+    model = nn.Sequential(nn.Flatten(), nn.Linear(8, 4), nn.Linear(4, 3))
+    with torch.no_grad():
+        model[1].weight[:, 5] = 0.0
+        model[1].weight[2] = model[1].bias[2] = 0.0
+        model[2].weight[1] = model[2].bias[1] = 0.0
+    x = torch.rand(2, 2, 2, 2)
+    smaller = compact(model, x)
+    assert smaller[1].weight.shape == (3, 8) and smaller[2].weight.shape == (3, 3)
+    torch.testing.assert_close(smaller(x), model(x))
+
+
+class Branch(nn.Module):
+    def forward(self, x):
+        return x if x.sum() > 0 else -x
+
+
+@pytest.mark.parametrize(
+    ("model", "words"),
+    [
+        (Branch(), "cannot be traced"),
+        (nn.Sequential(*[nn.Linear(2, 2)] * 2), "0 is used twice"),
+    ],
+)
+def test_what_cannot_be_made_smaller_is_refused(model, words):
+    with pytest.raises(ValueError, match=words):
+        compact(model, torch.rand(3, 2))
+
+
+def test_a_network_that_says_nothing_is_refused():
+    model = nn.Sequential(nn.Linear(2, 3), nn.Linear(3, 1))
+    nn.init.zeros_(model[1].weight)
+    with pytest.raises(ValueError, match="0 has no channel left"):
+        compact(model, torch.rand(3, 2))
