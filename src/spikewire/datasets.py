@@ -593,7 +593,7 @@ _SOURCES = (
         "tiny-imagenet-200",
         _TINY_IMAGENET_CLASSES,
         _tiny_imagenet,
-        url="http://cs231n.stanford.edu/",
+        url="https://cs231n.stanford.edu/",
         files=("tiny-imagenet-200.zip",),
         checksums={"tiny-imagenet-200.zip": "md5:90528d7ca1a48142e341f4ef8d21d0de"},
     ),
