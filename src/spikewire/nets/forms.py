@@ -7,7 +7,7 @@ import torch
 from spikingjelly.activation_based import layer
 from torch import Tensor, nn
 
-from spikewire.nets.neurons import LIF
+from spikewire.nets.neurons import LIF, whole
 from spikewire.spelling import check
 
 
@@ -71,11 +71,16 @@ FORMS = {
 }
 
 
-def form_of(name: str) -> Form:
-    """Return the form called `name`; raises ValueError, naming the nearest, if there is none.
+def form_of(name: str, **sizes: int) -> Form:
+    """Return the form called `name`, for a network of these sizes.
+
+    Raises ValueError, naming the nearest form, if there is none, or the size that is no whole
+    number of 1 or more.
 
     >>> form_of("lottery").bias
     True
     """
     check("form", name, FORMS)
+    for size, value in sizes.items():
+        whole(size, value)
     return FORMS[name]

@@ -6,7 +6,7 @@ from spikingjelly.activation_based import layer
 from torch import Tensor, nn
 
 from spikewire.nets.forms import Form, form_of
-from spikewire.nets.neurons import Repeat, whole
+from spikewire.nets.neurons import Repeat
 
 STAGES = ((2, 3), (4, 3), (8, 2))
 """Channels in units of the width, and blocks; the first block of each halves the image."""
@@ -81,10 +81,7 @@ def resnet19(
     >>> network(torch.rand(2, 3, 32, 32)).shape
     torch.Size([2, 2, 10])
     """
-    chosen = form_of(form)
-    whole("width", width)
-    whole("channels", channels)
-    whole("classes", classes)
+    chosen = form_of(form, width=width, channels=channels, classes=classes)
     layers = OrderedDict[str, nn.Module](conv1=nn.Conv2d(channels, width, 3, padding=1, bias=False))
     if chosen.preactivation:
         layers["repeat"] = Repeat(T)

@@ -40,10 +40,7 @@ def vgg16(
     >>> network(torch.rand(2, 3, 32, 32)).shape
     torch.Size([2, 2, 10])
     """
-    chosen = form_of(form)
-    whole("width", width)
-    whole("channels", channels)
-    whole("classes", classes)
+    chosen = form_of(form, width=width, channels=channels, classes=classes)
     if whole("size", size, 32) % 32:
         raise ValueError(f"size is {size}; give a multiple of 32, as the image is halved 5 times.")
     layers = OrderedDict[str, nn.Module](
