@@ -150,6 +150,17 @@ def test_images_and_outputs_keep_their_shape():
     torch.testing.assert_close(smaller(x), model(x))
 
 
+def test_normalised_entries_of_flattened_channels_are_all_kept():
+    model = nn.Sequential(
+        nn.Conv2d(1, 3, 1), nn.Flatten(), nn.BatchNorm1d(12), nn.Linear(12, 2)
+    ).eval()
+    nn.init.zeros_(model[3].weight[:, :4].detach())
+    x = torch.rand(2, 1, 2, 2)
+    smaller = compact(model, x)
+    assert smaller[0].out_channels == 3
+    torch.testing.assert_close(smaller(x), model(x))
+
+
 class Branch(nn.Module):
     def forward(self, x):
         return x if x.sum() > 0 else -x

@@ -158,7 +158,7 @@ class _Channels:
         sources = [self.flows[one] for one in node.all_input_nodes if one in self.flows]
         if isinstance(module, (*_CONVOLUTIONS, nn.Linear)) and _plain(module):
             return self._new(_sum(module, sources[0]), _dim(module))
-        if isinstance(module, _BatchNorm):
+        if self._normalises(node):
             return self._new(_normalised(module, sources[0].constant), sources[0].dim)
         if self._passes(node):
             return self._passed(node, module, sources)
@@ -167,6 +167,12 @@ class _Channels:
         unknown = self._new(torch.full((shape[dim],), torch.nan), dim)
         self.kept[unknown.space].fill_(True)
         return unknown
+
+    def _normalises(self, node: fx.Node) -> bool:
+        """Whether it normalises channels, and not the entries of flattened ones."""
+        return isinstance(self._module(node), _BatchNorm) and all(
+            self.flows[one].spread == 1 for one in node.all_input_nodes
+        )
 
     def _passes(self, node: fx.Node) -> bool:
         """Whether the channels of its output are those of its inputs."""
@@ -235,7 +241,7 @@ class _Channels:
                 rows = module.weight[self.of(node)]  # (kept, in * spread, ...)
                 columns = rows.transpose(0, 1).flatten(1).ne(0).any(1)
                 return columns.view(-1, flow.spread).any(1) & (flow.constant != 0)
-        if node in self.flows and isinstance(module, _BatchNorm):
+        if node in self.flows and self._normalises(node):
             return self.of(node)
         if node in self.flows and self._passes(node):
             return torch.zeros_like(self.of(source))  # they share them
@@ -254,7 +260,7 @@ class _Channels:
             if not rows.any():
                 raise ValueError(f"{node.target} has no channel left that does anything")
             _cut(module, rows, columns.repeat_interleave(self.flows[source].spread))
-        elif isinstance(module, _BatchNorm):
+        elif self._normalises(node):
             had, has = self.of(source), self.of(node)
             _narrow(module, has)
             if not had.equal(has):
