@@ -8,7 +8,7 @@ from spikingjelly.activation_based import layer, neuron
 from torch import nn
 from torch.nn.modules.batchnorm import _BatchNorm
 
-from spikewire.compact import Select, compact
+from spikewire.compact import Select, compact, rebuild
 from spikewire.dialects import reset
 from spikewire.nets import net
 from spikewire.nets.forms import FORMS
@@ -80,6 +80,8 @@ def test_a_compact_network_says_the_same(name, share):
         assert size(smaller) < (1 - 0.3 * share) * size(model)
     else:
         assert size(smaller) == size(model)
+    again = rebuild(net(name.partition(" ")[0], **DEEP[name][0]).double(), smaller.state_dict())
+    assert outputs(again, x).equal(outputs(smaller, x))
 
 
 def test_what_nobody_listens_to_goes():
@@ -183,3 +185,26 @@ def test_a_network_that_says_nothing_is_refused():
     nn.init.zeros_(model[1].weight)
     with pytest.raises(ValueError, match="0 has no channel left"):
         compact(model, torch.rand(3, 2))
+
+
+@pytest.mark.parametrize("build", [lambda: nn.Linear(3, 1), lambda: nn.Sequential(nn.Linear(1, 1))])
+def test_tensors_of_another_network_are_refused(build):
+    small = compact(nn.Sequential(nn.Linear(2, 2), nn.Linear(2, 1)), torch.rand(1, 2))
+    with pytest.raises(ValueError, match="of no compact form of this network"):
+        rebuild(build(), small.state_dict())
+
+
+def test_a_layer_of_the_users_own_may_keep_channels():
+    class Double(nn.Module):
+        keeps_channels = True
+
+        def forward(self, x):
+            return 2 * x
+
+    model = nn.Sequential(nn.Linear(2, 3, bias=False), Double(), nn.Linear(3, 1))
+    with torch.no_grad():
+        model[0].weight[1] = 0.0
+    x = torch.rand(4, 2)
+    smaller = compact(model, x)
+    assert smaller[0].out_features == smaller[2].in_features == 2
+    torch.testing.assert_close(smaller(x), model(x))

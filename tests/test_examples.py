@@ -22,6 +22,17 @@ def zeros(output: str) -> tuple[int, int]:
     return int(found[1]), int(found[2])
 
 
+def test_channels_are_taken_out_and_the_network_shrinks():
+    source = (EXAMPLES / "channels.py").read_text().replace("width=32), 10", "width=8), 2")
+    found = re.findall(
+        r"(?:accuracy|parameters|multiplications): (\S+).*? (?:and|to) (\S+)", run(source)
+    )
+    accuracy, parameters, multiplications = [tuple(map(float, pair)) for pair in found]
+    assert accuracy[0] == accuracy[1]
+    assert parameters[1] < 0.8 * parameters[0]
+    assert multiplications[1] < 0.8 * multiplications[0]
+
+
 def test_three_lines_prune_a_plain_script_and_leave_it_when_removed():
     # fewer epochs than the example shows: it is the wiring that counts here, not the accuracy
     lines = (EXAMPLES / "spikingjelly_loop.py").read_text().replace("8, 50", "2, 50").splitlines()

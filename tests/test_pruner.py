@@ -3,6 +3,8 @@
 import copy
 import math
 import pickle
+import subprocess
+import sys
 import warnings
 from dataclasses import dataclass
 
@@ -455,3 +457,12 @@ def test_a_pruner_says_where_it_is():
     with pytest.raises(ValueError, match=r"score\.observes = True"):
         _ = pruner.criticality
     assert Constant(0.75)(pruner.progress) == pruner.sparsity
+
+
+def test_importing_the_library_does_not_import_a_compiler_or_a_spiking_library():
+    code = "import sys, spikewire; print([m for m in sys.modules if m in sys.argv])"
+    heavy = ["torch._dynamo", "torch._inductor", "spikingjelly", "snntorch", "matplotlib"]
+    done = subprocess.run(
+        [sys.executable, "-c", code, *heavy], capture_output=True, text=True, check=True
+    )
+    assert done.stdout.strip() == "[]"

@@ -9,10 +9,12 @@ from pathlib import Path
 
 import pytest
 import torch
+from safetensors.torch import load_file
 from torch import multiprocessing
 
 from spikewire import METHODS, distributed, report
-from spikewire.config import override, read, recipe
+from spikewire.compact import rebuild
+from spikewire.config import build, override, read, recipe
 from spikewire.formats import load_sparse
 from spikewire.nets import NETS
 from spikewire.run import measured, run
@@ -61,6 +63,24 @@ def test_a_run_leaves_everything_that_a_user_has_afterwards(tmp_path):
     run(small("twin=true", "method.sparsity=0.8"), out)
     with pytest.raises(ValueError, match=r"holds another run \(it differs in seed\)"):
         run(small("twin=true", "method.sparsity=0.8", "seed=1"), out)
+
+
+def test_channels_taken_out_leave_a_smaller_network(tmp_path):
+    out = run(small("method=slim-criticality", "method.sparsity=0.5"), tmp_path / "run")
+    facts = json.loads((out / "report.json").read_text())
+    whole = build(small().network)
+    size = (out / "model.compact.safetensors").stat().st_size
+    assert facts["compact"]["bytes"] == size < 0.7 * facts["bytes"]["dense"]
+    assert facts["compact"]["accuracy"] == facts["accuracy"]["last"]
+    smaller = rebuild(whole, load_file(out / "model.compact.safetensors"))
+    assert facts["compact"]["parameters"] == sum(p.numel() for p in smaller.parameters())
+    whole.load_state_dict(load_file(out / "model.safetensors"))
+    images = torch.rand(5, 1, 8, 8)
+    torch.testing.assert_close(smaller(images), whole.eval()(images))
+    rows = {row.name: row for row in report.bought(facts)}
+    assert rows["Parameters, compact network"].dense == f"{facts['parameters']:,}"
+    assert rows["Multiplications per image, compact network"].ratio.startswith("÷")
+    assert "compact network" in (out / "report.html").read_text()
 
 
 def test_a_long_run_keeps_few_histograms(tmp_path, monkeypatch):

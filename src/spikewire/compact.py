@@ -13,6 +13,8 @@ from __future__ import annotations
 
 import copy
 import operator
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any
 
@@ -22,15 +24,16 @@ from torch.fx.passes.shape_prop import ShapeProp
 from torch.nn.modules.batchnorm import _BatchNorm
 
 from spikewire.dialects import dialect, reset
-from spikewire.nets.neurons import Repeat
 
 _CONVOLUTIONS = (nn.Conv1d, nn.Conv2d, nn.Conv3d)
 _AVERAGES = (nn.AvgPool1d, nn.AvgPool2d, nn.AvgPool3d)
 _SAME = (
     *(nn.MaxPool1d, nn.MaxPool2d, nn.MaxPool3d),
     *(nn.AdaptiveAvgPool1d, nn.AdaptiveAvgPool2d, nn.AdaptiveAvgPool3d),
-    *(nn.Dropout, nn.Identity, Repeat),
+    *(nn.Dropout, nn.Identity),
 )
+# how `Select` before a normalisation shows in a state_dict
+_PLACES = ".0.places"
 _SUMS = (operator.add, operator.iadd, torch.add)
 
 
@@ -38,30 +41,30 @@ class Select(nn.Module):
     """Give some of the channels on: (..., C, H, W) to (..., fewer, H, W).
 
     Args:
-        places: int64, of the channels to keep.
-        dim: of the channels, counted from the end.
+        places: int64, of the channels to keep, (fewer, 1, 1) if two dimensions follow them.
 
-    >>> Select(torch.tensor([2, 0]), -1)(torch.tensor([[5, 6, 7]]))
+    >>> Select(torch.tensor([2, 0]))(torch.tensor([[5, 6, 7]]))
     tensor([[7, 5]])
     """
 
     places: Tensor
 
-    def __init__(self, places: Tensor, dim: int) -> None:
+    def __init__(self, places: Tensor) -> None:
         super().__init__()
-        self.dim = dim
         self.register_buffer("places", places)
 
     def forward(self, x: Tensor) -> Tensor:
-        return x.index_select(self.dim, self.places)
+        return x.index_select(-self.places.ndim, self.places.flatten())
 
 
 def compact(model: nn.Module, example: Tensor) -> nn.Module:
     """Return a smaller copy of a network without the channels that do nothing.
 
     Understood are convolutions, linear layers, batch normalisation, neurons, pooling, dropout,
-    flattening and sums, in networks that torch.fx can trace; channels of anything else are all
-    kept. The copy is for evaluation: statistics of its normalisation are those of the original.
+    flattening, sums, and modules with an attribute ``keeps_channels = True``, which do nothing
+    across channels and give 0 for 0, in networks that torch.fx can trace; channels of anything else
+    are all kept. The copy is for evaluation: statistics of its normalisation are those of the
+    original.
 
     Args:
         model: the network; it is left as it is.
@@ -77,24 +80,153 @@ def compact(model: nn.Module, example: Tensor) -> nn.Module:
     >>> compact(nn.Sequential(net[0], net[2]), torch.rand(1, 1, 2, 2))[0].out_channels
     2
     """
-    graph = _traced(model, example)
-    channels = _Channels(graph)
-    channels.settle()
+    channels = _Channels(_traced(model, example))
     smaller = copy.deepcopy(model).eval()
-    for node in graph.graph.nodes:
+    for node in channels.graph.graph.nodes:
         if node.op == "call_module":
             channels.shrink(smaller, node)
     reset(smaller)
     return smaller
 
 
+def rebuild(model: nn.Module, tensors: Mapping[str, Tensor]) -> nn.Module:
+    """Return the compact network whose state_dict this is.
+
+    Args:
+        model: the network that it was made of, with any weights; it is left as it is.
+        tensors: such as those of ``model.compact.safetensors`` in a run folder.
+
+    Raises:
+        ValueError: if they are not of a compact form of this network.
+
+    >>> net = nn.Sequential(nn.Linear(2, 2, bias=False), nn.Linear(2, 1))
+    >>> with torch.no_grad():
+    ...     _ = net[0].weight[1].zero_()
+    >>> small = compact(net, torch.rand(1, 2))
+    >>> rebuild(net, small.state_dict())[0]
+    Linear(in_features=2, out_features=1, bias=False)
+    """
+    smaller = copy.deepcopy(model).eval()
+    try:
+        for name, value in tensors.items():
+            if name.endswith(_PLACES):
+                _put_before(smaller, name.removesuffix(_PLACES), Select(torch.empty_like(value)))
+        for name, module in smaller.named_modules():
+            if isinstance(module, (*_CONVOLUTIONS, nn.Linear)) and _plain(module):
+                shape, full = tensors[f"{name}.weight"].shape, module.weight.shape
+                _cut(module, _first(shape[0], full[0]), _first(shape[1], full[1]))
+            elif isinstance(module, _BatchNorm) and module.affine:
+                _narrow(module, _first(len(tensors[f"{name}.weight"]), module.num_features))
+        smaller.load_state_dict(tensors)
+    except (KeyError, AttributeError, RuntimeError) as error:
+        raise ValueError(
+            f"these tensors are of no compact form of this network ({error}): give the network "
+            "that was pruned, built with the same arguments"
+        ) from error
+    return smaller
+
+
+def _first(count: int, size: int) -> Tensor:
+    return torch.arange(size) < count
+
+
+@dataclass(frozen=True)
+class Normalisation:
+    """Where a batch normalisation stands in a network.
+
+    Attributes:
+        name: of its module.
+        behind: the layer whose output channels it normalises; None where it normalises a sum.
+        ahead: the neuron layer that its channels reach first; None if none does.
+        free: whether its channels may leave the network; those of a read-out may not.
+    """
+
+    name: str
+    behind: str | None
+    ahead: str | None
+    free: bool
+
+
+class Outline:
+    """What `compact` would leave of a network, without making it.
+
+    Args:
+        model: the network; a copy is kept of what it is now.
+        example: a batch of inputs, to learn the shapes in between.
+
+    Raises:
+        ValueError: if the network cannot be traced, or uses a layer twice.
+
+    >>> net = nn.Sequential(nn.Linear(1, 2, bias=False), nn.Linear(2, 1, bias=False))
+    >>> with torch.no_grad():
+    ...     _ = net[0].weight.copy_(torch.tensor([[1.0], [0.0]]))
+    >>> Outline(net, torch.rand(3, 1)).needed()["1.weight"]
+    tensor([[ True, False]])
+    """
+
+    def __init__(self, model: nn.Module, example: Tensor) -> None:
+        self._graph = _traced(model, example)
+
+    def needed(self, masks: Mapping[str, Tensor] | None = None) -> dict[str, Tensor]:
+        """Which weights of convolutions and linear layers would be left, as masks by name.
+
+        Args:
+            masks: bool (C,) by the name of a normalisation: the channels that it lets pass, be it
+                that their gain is still 0. Others are what their gains and biases make them.
+        """
+        with self._passing(masks or {}) as channels:
+            return {f"{node.target}.weight": channels.needed(node) for node in channels.weighted()}
+
+    def saving(self, masks: Mapping[str, Tensor]) -> float:
+        """Share of the multiplications that would be saved if only these channels passed.
+
+        Multiplications are those of convolutions and linear layers, over all time steps, zeros
+        included: the literature's FLOPs.
+
+        Args:
+            masks: as of `needed`.
+        """
+        with self._passing(masks) as channels:
+            before = after = 0.0
+            for node in channels.weighted():
+                mask = channels.needed(node)
+                places = _shape(node).numel() / len(mask)
+                before += places * mask.numel()
+                after += places * float(mask.count_nonzero())
+        return 1.0 - after / before
+
+    def normalisations(self) -> list[Normalisation]:
+        """Every batch normalisation of channels, in the order of the forward pass."""
+        channels = _Channels(self._graph)
+        return [
+            Normalisation(
+                str(node.target), channels.behind(node), channels.ahead(node), channels.free(node)
+            )
+            for node in channels.flows
+            if channels.normalises(node)
+        ]
+
+    @contextmanager
+    def _passing(self, masks: Mapping[str, Tensor]) -> Iterator[_Channels]:
+        norms: list[Any] = [self._graph.get_submodule(name) for name in masks]
+        held = [(norm.weight.data, norm.bias.data) for norm in norms]
+        for norm, mask in zip(norms, masks.values(), strict=True):
+            newborn = (norm.weight == 0) & (norm.bias == 0)
+            norm.weight.data = norm.weight.masked_fill(newborn, 1.0) * mask
+            norm.bias.data = norm.bias * mask
+        yield _Channels(self._graph)
+        for norm, (weight, bias) in zip(norms, held, strict=True):
+            norm.weight.data, norm.bias.data = weight, bias
+
+
 class _Tracer(fx.Tracer):
     """Looks into containers only."""
 
     def is_leaf_module(self, m: nn.Module, module_qualified_name: str) -> bool:
-        known = (nn.Linear, _BatchNorm, nn.Flatten, *_CONVOLUTIONS, *_AVERAGES, *_SAME)
+        known = (nn.Linear, _BatchNorm, nn.Flatten, *_CONVOLUTIONS)
         return (
             dialect(m) is not None
+            or _keeps_channels(m)
             or isinstance(m, known)
             or super().is_leaf_module(m, module_qualified_name)
         )
@@ -147,9 +279,11 @@ class _Channels:
         self.flows: dict[fx.Node, _Flow] = {}
         self.kept: list[Tensor] = []
         self.parents: list[int] = []
+        self.given: list[int] = []  # spaces of what is not understood
         for node in graph.graph.nodes:
             if node.op != "output" and isinstance(_shape(node), torch.Size):
                 self.flows[node] = self._flow(node)
+        self._settle()
 
     # --- forwards: which channels are constant ---------------------------------------------------
 
@@ -158,7 +292,7 @@ class _Channels:
         sources = [self.flows[one] for one in node.all_input_nodes if one in self.flows]
         if isinstance(module, (*_CONVOLUTIONS, nn.Linear)) and _plain(module):
             return self._new(_sum(module, sources[0]), _dim(module))
-        if self._normalises(node):
+        if self.normalises(node):
             return self._new(_normalised(module, sources[0].constant), sources[0].dim)
         if self._passes(node):
             return self._passed(node, module, sources)
@@ -166,9 +300,10 @@ class _Channels:
         dim = -3 if len(shape) > 3 else -1
         unknown = self._new(torch.full((shape[dim],), torch.nan), dim)
         self.kept[unknown.space].fill_(True)
+        self.given.append(unknown.space)
         return unknown
 
-    def _normalises(self, node: fx.Node) -> bool:
+    def normalises(self, node: fx.Node) -> bool:
         """Whether it normalises channels, and not the entries of flattened ones."""
         return isinstance(self._module(node), _BatchNorm) and all(
             self.flows[one].spread == 1 for one in node.all_input_nodes
@@ -185,7 +320,7 @@ class _Channels:
             return _shape(node)[-1] % len(self.flows[node.all_input_nodes[0]].constant) == 0
         if module is not None and dialect(module) is not None:
             return all(one.numel() == 1 for one in (*module.parameters(), *module.buffers()))
-        return isinstance(module, (*_AVERAGES, *_SAME))
+        return module is not None and _keeps_channels(module)
 
     def _passed(self, node: fx.Node, module: nn.Module | None, sources: list[_Flow]) -> _Flow:
         first = sources[0]
@@ -212,6 +347,9 @@ class _Channels:
         self.kept[one] |= self.kept[other]
         self.parents[other] = one
 
+    def _share(self, one: fx.Node, other: fx.Node) -> bool:
+        return self._root(self.flows[one].space) == self._root(self.flows[other].space)
+
     def _root(self, space: int) -> int:
         while self.parents[space] != space:
             space = self.parents[space]
@@ -223,7 +361,7 @@ class _Channels:
         """Which channels of its output are kept."""
         return self.kept[self._root(self.flows[node].space)]
 
-    def settle(self) -> None:
+    def _settle(self) -> None:
         """Keep what is used, until nothing is added: shortcuts use what lies before them."""
         before = None
         while before != (now := [int(kept.sum()) for kept in self.kept]):
@@ -241,11 +379,57 @@ class _Channels:
                 rows = module.weight[self.of(node)]  # (kept, in * spread, ...)
                 columns = rows.transpose(0, 1).flatten(1).ne(0).any(1)
                 return columns.view(-1, flow.spread).any(1) & (flow.constant != 0)
-        if node in self.flows and self._normalises(node):
+        if node in self.flows and self.normalises(node):
             return self.of(node)
         if node in self.flows and self._passes(node):
             return torch.zeros_like(self.of(source))  # they share them
         return torch.ones_like(self.of(source))
+
+    # --- what a layer stands between -------------------------------------------------------------
+
+    def weighted(self) -> Iterator[fx.Node]:
+        """Convolutions and linear layers whose outputs each listen to all inputs."""
+        for node in self.flows:
+            module = self._module(node)
+            if isinstance(module, (*_CONVOLUTIONS, nn.Linear)) and _plain(module):
+                yield node
+
+    def needed(self, node: fx.Node) -> Tensor:
+        """Which weights of such a layer are kept."""
+        weight: Any = self.graph.get_submodule(str(node.target)).weight
+        source = node.all_input_nodes[0]
+        columns = self.of(source).repeat_interleave(self.flows[source].spread)
+        rest = [1] * (weight.ndim - 2)
+        kept = self.of(node).view(-1, 1, *rest) & columns.view(1, -1, *rest)
+        return kept.expand_as(weight).clone()
+
+    def behind(self, node: fx.Node) -> str | None:
+        """The layer with weights whose output this node takes, or None."""
+        source = node.all_input_nodes[0]
+        return str(source.target) if source in self.weighted() else None
+
+    def ahead(self, node: fx.Node) -> str | None:
+        """The first neuron layer that this node's channels reach, or None."""
+        for user in node.users:
+            module = self._module(user)
+            if user not in self.flows or not self._share(user, node):
+                continue
+            if module is not None and dialect(module) is not None:
+                return str(user.target) if self.flows[user].spread == 1 else None
+            if (found := self.ahead(user)) is not None:
+                return found
+        return None
+
+    def free(self, node: fx.Node) -> bool:
+        """Whether nothing asks for all channels of this node, whatever the weights are."""
+        root = self._root(self.flows[node].space)
+        if any(self._root(space) == root for space in self.given):
+            return False
+        sharing = (one for one in self.flows if self._root(self.flows[one].space) == root)
+        return all(self._understood(user) for one in sharing for user in one.users)
+
+    def _understood(self, node: fx.Node) -> bool:
+        return node in self.flows and self.flows[node].space not in self.given
 
     # --- the smaller network ---------------------------------------------------------------------
 
@@ -260,13 +444,12 @@ class _Channels:
             if not rows.any():
                 raise ValueError(f"{node.target} has no channel left that does anything")
             _cut(module, rows, columns.repeat_interleave(self.flows[source].spread))
-        elif self._normalises(node):
+        elif self.normalises(node):
             had, has = self.of(source), self.of(node)
             _narrow(module, has)
             if not had.equal(has):
-                places = has[had].nonzero().squeeze(1)
-                chosen = nn.Sequential(Select(places, self.flows[source].dim), module)
-                _replace(smaller, str(node.target), chosen)
+                places = has[had].nonzero().view(-1, *[1] * (-1 - self.flows[source].dim))
+                _put_before(smaller, str(node.target), Select(places))
 
     def _module(self, node: fx.Node) -> nn.Module | None:
         return self.graph.get_submodule(str(node.target)) if node.op == "call_module" else None
@@ -274,6 +457,10 @@ class _Channels:
 
 def _shape(node: fx.Node) -> Any:
     return getattr(node.meta.get("tensor_meta"), "shape", None)
+
+
+def _keeps_channels(module: nn.Module) -> bool:
+    return isinstance(module, (*_AVERAGES, *_SAME)) or getattr(module, "keeps_channels", False)
 
 
 def _plain(module: Any) -> bool:
@@ -342,6 +529,6 @@ def _narrow(norm: Any, has: Tensor) -> None:
             setattr(norm, name, getattr(norm, name)[has].clone())
 
 
-def _replace(model: nn.Module, name: str, module: nn.Module) -> None:
+def _put_before(model: nn.Module, name: str, select: Select) -> None:
     parent, _, last = name.rpartition(".")
-    setattr(model.get_submodule(parent), last, module)
+    setattr(model.get_submodule(parent), last, nn.Sequential(select, model.get_submodule(name)))

@@ -226,7 +226,7 @@ def measure(model: nn.Module, batches: Any, *, only: Sequence[str] | None = None
     """
     hits, labelled, samples = 0, 0, 0
     with testing(model), activity_of(model) as activity, _operations(model) as totals:
-        for images, labels in _pairs(batches):
+        for images, labels in pairs(batches):
             outputs = model(images)
             reset(model)
             samples += len(images)
@@ -306,19 +306,34 @@ def _or_nan(value: float | None) -> float:
     return float("nan") if value is None else value
 
 
-def _pairs(batches: Any) -> Iterator[tuple[Tensor, Tensor | None]]:
+def pairs(batches: Any) -> Iterator[tuple[Tensor, Tensor | None]]:
+    """Inputs and labels, one batch after the other; labels are None where none are given.
+
+    Args:
+        batches: a batch (a tensor, or a pair of inputs and labels), or an iterable of batches.
+
+    Raises:
+        ValueError: if it is something else.
+
+    >>> [labels for _, labels in pairs([torch.zeros(2, 3), (torch.zeros(1, 3), torch.tensor([0]))])]
+    [None, tensor([0])]
+    """
     if isinstance(batches, Tensor):
         yield batches, None
-    elif isinstance(batches, tuple | list) and len(batches) == 2 and batches[1].ndim == 1:
+    elif isinstance(batches, tuple | list) and len(batches) == 2 and _are_labels(batches[1]):
         yield batches[0], batches[1]
     elif isinstance(batches, Iterable):
         for batch in batches:
-            yield from _pairs(batch)
+            yield from pairs(batch)
     else:
         raise ValueError(
             f"batches is {type(batches).__name__}: give a tensor of images, a pair of images and "
             "labels, or an iterable of those"
         )
+
+
+def _are_labels(value: Any) -> bool:
+    return isinstance(value, Tensor) and value.ndim == 1
 
 
 def _firing(activity: Activity) -> tuple[Firing, ...]:

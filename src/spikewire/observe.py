@@ -53,6 +53,7 @@ class Layer:
         rates: spikes per time step of each neuron, averaged over all samples and steps (...).
         spikes: the spikes of the last sequence (T, B, ...).
         membranes: its membrane potentials after charging and before reset (T, B, ...).
+        distance: of these from the neurons' threshold, above 0 where they fire (T, B, ...).
         samples: sequences seen so far.
     """
 
@@ -104,6 +105,10 @@ class Layer:
         if not self._membranes:
             raise ValueError("no membrane potentials were kept: use watch(model, membranes=True)")
         return torch.cat(self._membranes)
+
+    @property
+    def distance(self) -> Tensor:
+        return self.membranes - self._listener.dialect.threshold(self.neuron)
 
     def _enter(self, neuron: nn.Module, inputs: tuple[Any, ...]) -> None:
         self._listener.enter(neuron)
@@ -231,8 +236,10 @@ class CriticalityProbe:
         if self.listening:
             return
         for name, module in self._modules.items():
-            enter: Any = _Ear(partial(self._enter, name))
-            leave: Any = _Ear(partial(self._leave, name))
+            # only now: importing torch's compiler takes longer than importing torch
+            uncompiled: Any = torch.compiler.disable
+            enter: Any = _Ear(uncompiled(partial(self._enter, name)))
+            leave: Any = _Ear(uncompiled(partial(self._leave, name)))
             self._handles.append(module.register_forward_pre_hook(enter))
             self._handles.append(module.register_forward_hook(leave))
 
@@ -304,7 +311,6 @@ class _Ear:
     def __init__(self, hear: Callable[..., None]) -> None:
         self.hear = hear
 
-    @torch.compiler.disable
     def __call__(self, *passed: Any) -> None:
         # an evaluation between two steps is none of an event's business
         if passed[0].training and torch.is_grad_enabled():

@@ -18,16 +18,19 @@ import hashlib
 import math
 import operator
 import warnings
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from typing import Any, ClassVar
 
 import torch
 from torch import Tensor, nn
 from torch.optim import Optimizer
 
+from spikewire.channels import channels_of, survey
+from spikewire.compact import Outline
 from spikewire.hooks import Hooks
 from spikewire.masks import choose, pack, unpack
-from spikewire.observe import CriticalityProbe
+from spikewire.measure import pairs, testing
+from spikewire.observe import CriticalityProbe, Layer
 from spikewire.scores import CriticalityScore, Score, criticality
 from spikewire.shares import Share, counts
 from spikewire.synapses import Synapses, synapses_of
@@ -55,6 +58,9 @@ class Method:
 
     needs_rate: ClassVar[bool] = False
     """Whether the method moves weights itself, in units of the optimizer's learning rate."""
+
+    structured: ClassVar[bool] = False
+    """Whether the method takes out channels; it then looks at the network at work, on data."""
 
     def start(self, pruner: Pruner) -> None:
         """Once, before training: first masks, hidden parameters."""
@@ -93,6 +99,9 @@ class Pruner:
         floor: least number of synapses in each tensor; a warning names tensors held at it.
         possible: bool masks by name, where connections may exist at all (others stay 0).
         learning_rate: for methods that need one (Grad R, Deep R) when there is no optimizer.
+        data: for methods that take out channels: batches of inputs, or of pairs of inputs and
+            labels, that can be gone through again and again, such as a DataLoader of the training
+            set without augmentation.
         state: what `state_dict` gave, to continue a run: ``method.start`` is then not called.
 
     Raises:
@@ -118,6 +127,7 @@ class Pruner:
         floor: int = 1,
         possible: Mapping[str, Tensor] | None = None,
         learning_rate: float | None = None,
+        data: Iterable[Any] | None = None,
         state: Mapping[str, Any] | None = None,
     ) -> None:
         _check(method, steps, floor)
@@ -126,6 +136,8 @@ class Pruner:
                 f"{type(method).__name__} moves weights in units of the learning rate: give the "
                 "optimizer, or learning_rate=... if there is none"
             )
+        if method.structured:
+            _check_data(method, data)
         self.model = unwrapped(model)
         self.method = method
         self.steps = operator.index(steps)
@@ -133,7 +145,9 @@ class Pruner:
         self.floor = floor
         self.random = torch.Generator().manual_seed(_stream(seed))
         self.learning_rate = learning_rate
+        self.data = data
         self._synapses = synapses_of(self.model, only, possible)
+        self.channels = channels_of(self.model, self.example) if method.structured else []
         self._criticality = self._probe()
         self._hooks: Hooks | None = None
         held = list(optimizer) if isinstance(optimizer, Sequence) else [optimizer]
@@ -172,8 +186,7 @@ class Pruner:
         """The optimizer has moved the weights: count the step and make pruned weights 0 again."""
         self.step += 1
         self.method.after_step(self)
-        for synapses in self:
-            synapses.enforce()
+        self._enforce()
         if self.step % _CHECK_EVERY == 0:
             self._warn_of_extinction()
         self._listen()
@@ -193,8 +206,7 @@ class Pruner:
         if self._hooks is not None:
             self._hooks.release()
         self.method.finish(self)
-        for synapses in self:
-            synapses.enforce()
+        self._enforce()
         self._warn_of_extinction()
         if self._criticality is not None:
             self._criticality.rest()
@@ -219,6 +231,13 @@ class Pruner:
                     "state": {key: value.clone() for key, value in s.state.items()},
                 }
                 for s in self
+            },
+            "channels": {
+                c.name: {
+                    "mask": pack(c.mask),
+                    "state": {key: value.clone() for key, value in c.state.items()},
+                }
+                for c in self.channels
             },
         }
 
@@ -254,6 +273,12 @@ class Pruner:
                 s.mask = masks[s.name]
             else:
                 s.unmask()
+        for c in self.channels:
+            kept = state["channels"][c.name]
+            c.mask = unpack(kept["mask"], c.mask.shape).to(c.mask.device)
+            c.state = {
+                key: value.to(c.mask.device, copy=True) for key, value in kept["state"].items()
+            }
         self._listen()
 
     # --- what it knows -------------------------------------------------------------------------
@@ -287,6 +312,13 @@ class Pruner:
         if self._criticality is None:
             raise ValueError("no score of this method observes: set score.observes = True on yours")
         return self._criticality
+
+    @property
+    def example(self) -> Tensor:
+        """A batch of inputs, on the model's device."""
+        for inputs, _ in pairs(self.data):
+            return inputs.to(next(self.model.parameters()).device)
+        raise ValueError("data has no batches: give a DataLoader, or a list of batches")
 
     def __iter__(self) -> Iterator[Synapses]:
         return iter(self._synapses)
@@ -358,6 +390,35 @@ class Pruner:
                     stacklevel=2,
                 )
 
+    # --- what methods that take out channels use -----------------------------------------------
+
+    def survey(
+        self, look: Callable[[Layer], Tensor], *, membranes: bool = False
+    ) -> dict[str, Tensor]:
+        """`channels.survey` of this network over the pruner's data."""
+        return survey(self.model, self.data or (), look, membranes=membranes)
+
+    @torch.no_grad()
+    def keep_channels(self, masks: Mapping[str, Tensor]) -> None:
+        """Let exactly these channels pass; those that come back start with gain and bias 0.
+
+        Args:
+            masks: bool (C,) by normalisation; those that are not named stay as they are.
+        """
+        for c in (c for c in self.channels if c.name in masks):
+            changed, c.mask = c.mask ^ masks[c.name], masks[c.name]
+            if self._hooks is not None:
+                self._hooks.forget(f"{c.name}.weight", changed)
+                self._hooks.forget(f"{c.name}.bias", changed)
+            c.enforce()
+
+    def outline(self) -> Outline:
+        """What could be taken out of the network as it is now."""
+        with testing(self.model):
+            return Outline(self.model, self.example)
+
+    # --- what a loop may use -------------------------------------------------------------------
+
     def still(self) -> None:
         """Zero the gradients of pruned synapses, for those who clip gradients before the step.
 
@@ -374,10 +435,13 @@ class Pruner:
 
     @torch.no_grad()
     def _start(self) -> None:
-        for synapses in self:
-            synapses.enforce()
+        self._enforce()
         self.method.start(self)
         self._listen()
+
+    def _enforce(self) -> None:
+        for owned in (*self, *self.channels):
+            owned.enforce()
 
     def _probe(self) -> CriticalityProbe | None:
         heard = [one for one in vars(self.method).values() if getattr(one, "observes", False)]
@@ -393,6 +457,8 @@ class Pruner:
 
     def _hooks_on(self, *optimizers: Any) -> Hooks:
         weights = {s.name: s.weight for s in self}
+        for c in self.channels:
+            weights |= {f"{c.name}.weight": c.gain, f"{c.name}.bias": c.bias}
         return Hooks(self.model, weights, optimizers, self.before_step, self.after_step)
 
     def _listen(self) -> None:
@@ -419,6 +485,20 @@ def _check(method: Any, steps: Any, floor: int) -> None:
         raise ValueError(f"steps={steps!r}: give the optimizer steps of the training, 1 or more")
     if floor < 0:
         raise ValueError(f"floor={floor}: give 0 or more synapses per tensor")
+
+
+def _check_data(method: Method, data: Any) -> None:
+    name = type(method).__name__
+    if data is None:
+        raise ValueError(
+            f"{name} takes out channels and looks at the network at work: give data=..., batches "
+            "of the training set without augmentation, such as a DataLoader"
+        )
+    if isinstance(data, Iterator):
+        raise ValueError(
+            f"data is a {type(data).__name__}, which can be gone through once only: give a list "
+            "of batches, or a DataLoader"
+        )
 
 
 def _stream(seed: int) -> int:

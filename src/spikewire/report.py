@@ -82,6 +82,14 @@ class Bytes(TypedDict):
     sparse: NotRequired[NonNegativeInt | None]
 
 
+class Compact(TypedDict):
+    """The network without the channels that were taken out; multiplications are per image."""
+
+    parameters: NonNegativeInt
+    multiplications: Amount
+    bytes: NonNegativeInt
+
+
 class Facts(TypedDict):
     """The file report.json."""
 
@@ -102,6 +110,7 @@ class Facts(TypedDict):
     energy_nj: NotRequired[Amount | None]
     energy_assumptions: NotRequired[str | None]
     bytes: NotRequired[Bytes | None]
+    compact: NotRequired[Compact | None]
     firing: NotRequired[list[Neurons] | None]
     neurobench: NotRequired[dict[str, Any] | None]
     machine: NotRequired[dict[str, Any] | None]
@@ -263,6 +272,7 @@ def bought(report: Any, dense: Any = None) -> list[Bought]:
                    "mean over neurons and time steps"),
         _ratio_row("Silent neurons", _silent(other), _silent(report),
                    note=_of_neurons(report)),
+        *_compact_rows(report),
     ]  # fmt: skip
     return [row for row in rows if (row.dense, row.pruned) != (NONE, NONE)]
 
@@ -490,6 +500,22 @@ def _signed(value: float, digits: int = 2) -> str:
 
 def _percent(value: float | None) -> str:
     return NONE if value is None else f"{value:.2f} %"
+
+
+def _compact_rows(report: Any) -> list[Bought]:
+    """What is left once channels are physically out, against the network that was trained."""
+    small = report.get("compact")
+    if not small:
+        return []
+    stored = (report.get("bytes") or {}).get("dense")
+    return [
+        _ratio_row("Parameters, compact network", report.get("parameters"), small["parameters"]),
+        _ratio_row("Multiplications per image, compact network", report.get("dense_synops"),
+                   small["multiplications"], note="of convolutions and linear layers, zeros "
+                   "included, over all time steps: the literature's FLOPs"),
+        _ratio_row("File, compact network", stored, small["bytes"], _size,
+                   "both stored dense: it needs no sparse arithmetic"),
+    ]  # fmt: skip
 
 
 def _share(value: float | None) -> str:

@@ -6,6 +6,7 @@
     RUN/metrics.jsonl              a line per epoch
     RUN/model.safetensors          the pruned network, zeros included
     RUN/model.sparse.safetensors   only its surviving weights
+    RUN/model.compact.safetensors  the smaller network, if channels were taken out
     RUN/report.json, report.html   what it bought
     RUN/checkpoint/                while it is not finished
     RUN/dense/                     the dense twin, if the recipe asks for one
@@ -36,6 +37,7 @@ from torch import Tensor, nn
 
 from spikewire import config, distributed, formats, report
 from spikewire.augment import AUGMENTS
+from spikewire.compact import compact
 from spikewire.config import Recipe
 from spikewire.data import Batches, Data, load
 from spikewire.masks import pack, unpack
@@ -46,6 +48,7 @@ from spikewire.synapses import Synapses
 from spikewire.train import Epoch, fit
 
 DENSE, SPARSE = "model.safetensors", "model.sparse.safetensors"
+COMPACT = "model.compact.safetensors"
 _BINS = 60
 # Histograms are kept of the first epoch, the last, and some between: long runs have small records.
 _PORTRAITS = 16
@@ -179,9 +182,13 @@ def _identity(recipe: Recipe) -> dict[str, Any]:
 
 @dataclass
 class _Parts:
-    """The batches of a data set's three parts."""
+    """The batches of a data set's three parts; ``shown`` is the training part as it is.
+
+    Methods look at all of it in every process: what they choose must be the same everywhere.
+    """
 
     train: Batches
+    shown: Batches
     validation: Batches | None
     test: Batches
 
@@ -209,6 +216,7 @@ class _Training:
             only=recipe.only or None,
             seed=recipe.seed,
             floor=recipe.floor,
+            data=self.parts.shown,
             state=saved["pruner"] if saved is not None else None,
         )
         self.before = _existing(self.pruner)
@@ -282,9 +290,24 @@ class _Training:
         if distributed.rank() == 0:
             formats.save_dense(self.out / DENSE, self.model)
             formats.save_sparse(self.out / SPARSE, self.model, masks)
-            formats.write_json(self.out / "report.json", self._facts())
+            smaller = self._compact() if self.pruner.channels else {}
+            formats.write_json(self.out / "report.json", self._facts() | smaller)
             formats.remove_checkpoint(self.out / "checkpoint")
         distributed.wait()
+
+    def _compact(self) -> dict[str, Any]:
+        """Write the network without the channels that are out; what report.json says of it."""
+        smaller = compact(self.model, self.pruner.example)
+        size = formats.save_dense(self.out / COMPACT, smaller)
+        measured = measure(smaller, _whole(self.parts.test))
+        return {
+            "compact": {
+                "parameters": measured.parameters,
+                "multiplications": measured.operations.dense,
+                "accuracy": measured.accuracy,
+                "bytes": size,
+            }
+        }
 
     def _facts(self) -> dict[str, Any]:
         """What report.json says."""
@@ -324,6 +347,7 @@ def _batches(recipe: Recipe, data: Data, device: torch.device) -> _Parts:
             augment=AUGMENTS[recipe.data.augment],
             **shared,
         ),
+        _whole(Batches(data.train.to(device), **still)),
         Batches(data.validation.to(device), **still) if data.validation is not None else None,
         Batches(data.test.to(device), **still),
     )

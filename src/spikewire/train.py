@@ -70,12 +70,23 @@ def cross_entropy_on_rates(outputs: Tensor, labels: Tensor) -> Tensor:
     return cross_entropy(readout(outputs), labels)
 
 
+def cross_entropy_at_each_step(outputs: Tensor, labels: Tensor) -> Tensor:
+    """Mean over time of the cross-entropy of every time step, outputs (T, B, classes).
+
+    >>> outputs = torch.tensor([[[0.0, 0.0]], [[0.0, 9.0]]])
+    >>> round(cross_entropy_at_each_step(outputs, torch.tensor([1])).item(), 4)
+    0.3466
+    """
+    return cross_entropy(outputs.flatten(0, 1), labels.repeat(len(outputs)))
+
+
 Loss = Callable[[Tensor, Tensor], Tensor]
 """``(outputs, labels) -> scalar``."""
 
 LOSSES: dict[str, Loss] = {
     "mse": mse_on_rates,
     "cross-entropy": cross_entropy_on_rates,
+    "cross-entropy-at-each-step": cross_entropy_at_each_step,
 }
 PRECISIONS = {"float32": None, "bfloat16": torch.bfloat16}
 
@@ -146,7 +157,7 @@ def fit(
             of several processes each must be given its own share.
         epochs: of the whole training, >= 1.
         validation, test: iterables of batches, evaluated after each epoch.
-        loss: "mse" on rates, "cross-entropy", or a function of (outputs, labels).
+        loss: a name of `LOSSES`, such as "mse" on rates, or a function of (outputs, labels).
         schedule: factor on the optimizer's learning rates as a function of progress.
         precision: "float32", or "bfloat16" for automatic mixed precision.
         compile: True, False, or "auto": torch.compile if the run is long enough for it to pay.

@@ -47,7 +47,14 @@ RECIPES = {
     "deepr": ({"sparsity": SPARSITY, "l1": 0.1, "temperature": 1e-4}, SPARSITY),
     "soft-deepr": ({"sparsity": SPARSITY, "l1": 0.1, "temperature": 1e-4}, None),
     "deepr-chen": ({"l1": 0.1, "max_sparsity": 0.5, "temperature": 1e-4}, None),
+    "slim": ({"sparsity": 0.5, "until": 0.3, "l1": 0.01}, None),
+    "slim-criticality": ({"sparsity": 0.5, "until": 0.3, "churn": 0.5}, None),
+    "apoz": ({"sparsity": 0.5, "until": 0.3}, None),
+    "sca": ({"sparsity": 0.5, "until": 0.5, "every": EVERY, "churn": 0.5}, None),
+    "greg-1": ({"sparsity": 0.5, "until": 0.5, "begin": 0.1}, None),
+    "greg-2": ({"sparsity": 0.5, "until": 0.5, "begin": 0.1, "pick": 0.3}, None),
 }
+STRUCTURED = {"slim", "slim-criticality", "apoz", "sca", "greg-1", "greg-2"}
 GROWING = {
     "set",
     "rigl",
@@ -119,6 +126,11 @@ def backward(net, step, scale=lambda loss: loss):
     functional.reset_net(net)
 
 
+def data(dtype=torch.float32):
+    """What methods that take out channels look at."""
+    return [images(step, dtype=dtype)[0] for step in (900, 901)]
+
+
 def recipe(name):
     options, _ = RECIPES[name]
     return METHODS[name](**options)
@@ -128,7 +140,16 @@ def set_up(name, kind="sgd", seed=0, **options):
     net = network(dtype=OPTIMIZERS[kind][2])
     make, arguments, _ = OPTIMIZERS[kind]
     optimizer = make(net.parameters(), **arguments)
-    return net, optimizer, Pruner(net, recipe(name), optimizer, steps=STEPS, seed=seed, **options)
+    pruner = Pruner(
+        net,
+        recipe(name),
+        optimizer,
+        steps=STEPS,
+        seed=seed,
+        data=data(OPTIMIZERS[kind][2]),
+        **options,
+    )
+    return net, optimizer, pruner
 
 
 def train(net, optimizer, first=0, last=STEPS):
@@ -141,6 +162,7 @@ def train(net, optimizer, first=0, last=STEPS):
 def snapshot(net, pruner):
     """All that a skipped step must leave alone."""
     tensors = {f"model {name}": value.clone() for name, value in net.named_parameters()}
+    tensors |= {f"channels {c.name}": c.mask for c in pruner.channels}
     for s in pruner:
         tensors[f"mask {s.name}"] = s.mask
         tensors |= {f"{key} {s.name}": value.clone() for key, value in s.state.items()}
@@ -158,6 +180,8 @@ def assert_zeros(net, pruner):
         assert s.weight is net.get_parameter(s.name)
         assert s.weight[~s.mask].eq(0).all(), s.name
         assert s.weight.isfinite().all(), s.name
+    for c in pruner.channels:
+        assert torch.cat([c.gain[~c.mask], c.bias[~c.mask]]).eq(0).all(), c.name
 
 
 def saved(model):
@@ -192,7 +216,8 @@ def test_a_whole_training(name, kind):
         assert pruner.step == step + 1
         assert_zeros(net, pruner)
         pruned = torch.cat([s.weight.grad[~s.mask] for s in pruner])
-        assert pruned.ne(0).any() or len(pruned) < 20
+        # no gradient reaches what fed a channel that is out
+        assert pruned.ne(0).any() or len(pruned) < 20 or name in STRUCTURED
     assert list(net.state_dict()) == keys
     assert [type(module) for module in net.modules()] == kinds
     assert all(a is b for a, b in zip(net.parameters(), parameters, strict=True))
@@ -248,7 +273,9 @@ def test_a_continued_run_is_bit_exact(name, kind, cut):
         moves = make(other.parameters(), **arguments)
         other.load_state_dict(again["model"])
         moves.load_state_dict(again["optimizer"])
-        continued = Pruner(other, recipe(name), moves, steps=STEPS, state=again["pruner"])
+        continued = Pruner(
+            other, recipe(name), moves, steps=STEPS, data=data(), state=again["pruner"]
+        )
         train(other, moves, cut, 20)
         assert_equal(snapshot(other, continued), expected)
 
@@ -403,7 +430,7 @@ def test_several_optimizers_hold_part_of_the_synapses_each(name):
     parts = [[*other.conv.parameters(), *other.norm.parameters()], [*other.fc1.parameters()]]
     parts.append([*other.fc2.parameters()])
     moves = [torch.optim.SGD(part, **OPTIMIZERS["sgd"][1]) for part in parts]
-    together = Pruner(other, recipe(name), moves, steps=STEPS)
+    together = Pruner(other, recipe(name), moves, steps=STEPS, data=data())
     for step in range(14):
         other.zero_grad()
         backward(other, step)
@@ -420,7 +447,8 @@ def test_one_optimizer_for_the_synapses_and_one_for_the_rest(name):
     synapses, rest = split(net)
     assert [len(synapses), len(rest)] == [3, 3]
     moves = [torch.optim.SGD(synapses, 0.05), torch.optim.SGD(rest, 0.05)]
-    pruner = Pruner(net, recipe(name), moves[0], steps=STEPS)
+    holders = moves if name in STRUCTURED else moves[0]  # these also hold gains to 0
+    pruner = Pruner(net, recipe(name), holders, steps=STEPS, data=data())
     for step in range(9):
         net.zero_grad()
         backward(net, step)
@@ -436,7 +464,7 @@ def test_hand_called_moments_equal_hooks(name):
     optimizer.param_groups[0].update(momentum=0.0, weight_decay=0.0, foreach=False)
     train(net, optimizer, 0, 14)
     other = network()
-    by_hand = Pruner(other, recipe(name), steps=STEPS, learning_rate=0.02)
+    by_hand = Pruner(other, recipe(name), steps=STEPS, learning_rate=0.02, data=data())
     for step in range(14):
         other.zero_grad()
         backward(other, step)
@@ -505,7 +533,7 @@ def test_a_compiled_model_is_compiled_once_and_trains_as_the_plain_one(name):
     net, backend = network(), Counting()
     fast = torch.compile(net, backend=backend)
     optimizer = torch.optim.SGD(fast.parameters(), **OPTIMIZERS["sgd"][1])
-    pruner = Pruner(fast, recipe(name), optimizer, steps=STEPS)
+    pruner = Pruner(fast, recipe(name), optimizer, steps=STEPS, data=data())
     compiled = []
     for step in range(9):
         optimizer.zero_grad()
@@ -558,7 +586,7 @@ def train_in_step(name, rank):
     net = network(seed=0)
     parallel = DistributedDataParallel(net)
     optimizer = torch.optim.SGD(parallel.parameters(), **OPTIMIZERS["sgd"][1])
-    pruner = Pruner(parallel, recipe(name), optimizer, steps=14)
+    pruner = Pruner(parallel, recipe(name), optimizer, steps=14, data=data())
     for step in range(14):
         optimizer.zero_grad()
         loss_of(parallel, step, rank).backward()

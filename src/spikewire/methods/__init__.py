@@ -9,6 +9,7 @@ from __future__ import annotations
 from spikewire.methods.deepr import ChenDeepR, DeepR, SoftDeepR
 from spikewire.methods.dense import Dense
 from spikewire.methods.hidden import STDS, GradR
+from spikewire.methods.penalty import GReg1, GReg2
 from spikewire.methods.prune import GMP, SNIP, OneShot, Prune
 from spikewire.methods.rewire import (
     NDSNN,
@@ -19,6 +20,7 @@ from spikewire.methods.rewire import (
     Rewire,
     RigL,
 )
+from spikewire.methods.slim import SCA, APoZ, Slim, SlimCriticality
 from spikewire.pruner import Method
 
 METHODS: dict[str, type[Method]] = {
@@ -39,6 +41,12 @@ METHODS: dict[str, type[Method]] = {
     "deepr": DeepR,
     "soft-deepr": SoftDeepR,
     "deepr-chen": ChenDeepR,
+    "slim": Slim,
+    "slim-criticality": SlimCriticality,
+    "apoz": APoZ,
+    "sca": SCA,
+    "greg-1": GReg1,
+    "greg-2": GReg2,
 }
 """Every method under its command-line name."""
 
@@ -46,13 +54,17 @@ __all__ = [
     "GMP",
     "METHODS",
     "NDSNN",
+    "SCA",
     "SET",
     "SNIP",
     "STDS",
+    "APoZ",
     "ChenDeepR",
     "Criticality",
     "DeepR",
     "Dense",
+    "GReg1",
+    "GReg2",
     "GraNet",
     "GradR",
     "OneShot",
@@ -60,5 +72,7 @@ __all__ = [
     "ReleasedCriticality",
     "Rewire",
     "RigL",
+    "Slim",
+    "SlimCriticality",
     "SoftDeepR",
 ]

@@ -41,6 +41,8 @@ class Repeat(nn.Module):
     torch.Size([8, 2, 5])
     """
 
+    keeps_channels = True  # for `compact`
+
     def __init__(self, T: int) -> None:
         super().__init__()
         self.T = whole("T", T)

@@ -1,0 +1,258 @@
+"""Slim: take out channels, whole filters with all that listens to them.
+
+What is left is a smaller network of the same kind, which `spikewire.compact` makes: it needs no
+sparse arithmetic to be faster.
+"""
+
+from __future__ import annotations
+
+import math
+import warnings
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import ClassVar
+
+import torch
+from torch import Tensor
+
+from spikewire.channels import (
+    ChannelScore,
+    activity,
+    chance,
+    criticality,
+    gain,
+    gradient,
+    potential,
+)
+from spikewire.methods.prune import check_every, check_rise, check_score, check_share, reaches
+from spikewire.methods.rewire import without
+from spikewire.pruner import Method, Pruner
+from spikewire.schedules import Cosine, Cubic, Schedule, at
+from spikewire.shares import Share, counts, uniform
+
+# How near to the wanted share of operations a number of channels is looked for.
+_HALVINGS = 10
+
+
+@dataclass(frozen=True)
+class TakeOut(Method):
+    """Take out the channels that are worth least; its children say what that is, and when.
+
+    Args:
+        sparsity: share of the channels that are out at the end, [0, 1). Counted are the channels
+            that the score knows.
+        operations: share of the multiplications to save, [0, 1). Above 0, channels go until that
+            much is saved, whatever their number: for comparisons at equal cost.
+        drop: channels of lowest score go.
+        churn: share of those that stay which is chosen by ``grow`` instead of ``drop``, [0, 1).
+        grow: channels of highest score come back.
+        share: how sparsity is spread over normalisations; None for one ranking over the network.
+        until: progress at which the network has its final channels, (0, 1); training after that is
+            fine-tuning.
+
+    Raises:
+        ValueError: if one of them is out of its range.
+    """
+
+    structured: ClassVar[bool] = True
+
+    sparsity: float = 0.5
+    operations: float = 0.0
+    drop: ChannelScore = gain
+    churn: Schedule | float = 0.0
+    grow: ChannelScore = chance
+    share: Share = None
+    until: float = 0.5
+
+    def __post_init__(self) -> None:
+        check_rise(0.0, self.sparsity)
+        check_score("drop", self.drop)
+        check_score("grow", self.grow)
+        check_share(self.share)
+        if not 0.0 < self.until < 1.0:
+            raise ValueError(
+                f"until={self.until}: give the progress at which channels are out, in (0, 1)"
+            )
+        if not 0.0 <= self.operations < 1.0:
+            raise ValueError(
+                f"operations={self.operations}: give the share of multiplications to save, in "
+                "(0, 1), or 0 to go by sparsity"
+            )
+        for progress in (0.0, 1.0):
+            if not 0.0 <= at(self.churn, progress) < 1.0:
+                raise ValueError(
+                    f"churn={self.churn!r}: give the share that grow chooses, in [0, 1)"
+                )
+
+    def start(self, pruner: Pruner) -> None:
+        if self.until > (pruner.steps - 1) / pruner.steps:
+            warnings.warn(
+                f"until={self.until} comes after the last of {pruner.steps} steps: no channel will "
+                "be taken out; give an earlier one, or more steps",
+                stacklevel=5,
+            )
+
+    def event(self, pruner: Pruner) -> bool:
+        return reaches(pruner, self.until)
+
+    def plan(self) -> Callable[[float], float]:
+        """Share of the channels that are out, as a function of progress."""
+        return lambda progress: self.sparsity if progress >= self.until else 0.0
+
+    def before_step(self, pruner: Pruner) -> None:
+        if not self.event(pruner):
+            return
+        chosen = self.chosen(pruner, self.plan()(pruner.progress))
+        pruner.keep_channels(chosen)
+        if reaches(pruner, self.until):  # what fed the others, or listened to them, goes with them
+            needed = pruner.outline().needed(chosen)
+            pruner.rewire({s.name: s.mask & needed[s.name] for s in pruner if s.name in needed})
+
+    def chosen(self, pruner: Pruner, sparsity: float) -> dict[str, Tensor]:
+        """Which channels are to pass."""
+        here = {c.name: c.mask for c in pruner.channels}
+        scores = self.drop(pruner)
+        worth = {name: s.masked_fill(~here[name], -math.inf) for name, s in scores.items()}
+        churn = at(self.churn, pruner.progress)
+        hope = self.grow(pruner) if churn else {}
+        shapes = {name: score.shape for name, score in worth.items()}
+
+        def best(sparsity: float) -> dict[str, Tensor]:
+            budget = counts(shapes, sparsity, self.share)
+            kept = pruner.choose(worth, without(budget, churn))
+            return pruner.choose(_after(kept, hope), budget) if hope else kept
+
+        if not self.operations or not sparsity:
+            return best(sparsity)
+        return _saving(pruner, best, self.operations * sparsity / self.sparsity)
+
+
+def _after(kept: dict[str, Tensor], hope: dict[str, Tensor]) -> dict[str, Tensor]:
+    """Scores that have those kept first, and never a channel of which nothing is known."""
+    scores = {}
+    for name, mask in kept.items():
+        unknown = torch.full(mask.shape, -math.inf, device=mask.device)
+        scores[name] = hope.get(name, unknown).masked_fill(mask, math.inf)
+    return scores
+
+
+def _saving(
+    pruner: Pruner, best: Callable[[float], dict[str, Tensor]], wanted: float
+) -> dict[str, Tensor]:
+    """The best channels at the least sparsity that saves the wanted share of operations."""
+    outline, low, high = pruner.outline(), 0.0, 1.0
+    for _ in range(_HALVINGS):
+        middle = (low + high) / 2
+        enough = outline.saving(best(middle)) >= wanted
+        low, high = (low, middle) if enough else (middle, high)
+    return best(high)
+
+
+@dataclass(frozen=True)
+class Slim(TakeOut):
+    """Network slimming: gains are pushed towards 0, and the smallest go, all over the network.
+
+    ``dL/dgamma += l1 sign(gamma)`` until channels are taken out. Liu et al. 2017 (arXiv
+    1708.06519); fields besides those of `TakeOut`:
+
+    Args:
+        l1: strength of that push, >= 0; a schedule, such as ``constant(1e-4)``, does not end with
+            the taking out.
+
+    Raises:
+        ValueError: if one of them is out of its range.
+
+    >>> Slim(0.7).plan()(0.5)
+    0.7
+    """
+
+    source: ClassVar[str] = "Liu et al. 2017, arXiv 1708.06519"
+
+    l1: Schedule | float = 1e-4
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        if not at(self.l1, 0.0) >= 0.0:
+            raise ValueError(f"l1={self.l1!r}: give a strength of 0 or more")
+
+    def before_step(self, pruner: Pruner) -> None:
+        strength = at(self.l1, pruner.progress)
+        if callable(self.l1) or pruner.progress < self.until:
+            for channels in pruner.channels:
+                if channels.gain.grad is not None:
+                    channels.gain.grad.add_(channels.gain.sign(), alpha=strength)
+        super().before_step(pruner)
+
+
+@dataclass(frozen=True)
+class SlimCriticality(Slim):
+    """Slimming that takes out more than it should, then revives the most critical channels.
+
+    Gains choose the share ``1 - churn`` of the channels that stay, criticality over the data the
+    rest, from all others; the revived keep their weights, gains and biases. Chen, Liu, Liu and You
+    2023 (arXiv 2311.16141 v3), Algorithm 2. Its fields are those of `Slim`.
+
+    >>> SlimCriticality(0.658, churn=0.1).churn
+    0.1
+    """
+
+    source: ClassVar[str] = "Chen, Liu, Liu & You 2023, arXiv 2311.16141"
+
+    churn: Schedule | float = 0.3
+    grow: ChannelScore = criticality
+
+
+@dataclass(frozen=True)
+class APoZ(TakeOut):
+    """Take out the channels whose neurons are silent most often, in each layer the same share.
+
+    APoZ is the average percentage of zeros, here of (sample, place, time step) without a spike. Hu
+    et al. 2016 (arXiv 1607.03250), whose networks are not spiking and who go a few layers at a
+    time. Its fields are those of `TakeOut`.
+
+    >>> APoZ(0.5).drop.__name__
+    'activity'
+    """
+
+    source: ClassVar[str] = "Hu et al. 2016, arXiv 1607.03250"
+
+    drop: ChannelScore = activity
+    share: Share = uniform
+
+
+@dataclass(frozen=True)
+class SCA(TakeOut):
+    """Structure learning by activity: again and again, quiet channels go and promising ones come.
+
+    At an event the channels of lowest mean absolute membrane potential go, those with the largest
+    ``|dL/dgamma|`` come (back), and there are fewer each time, on a cubic. Li et al. 2024 (arXiv
+    2406.01072); their code is not released: the cubic, the share that comes back and the interval
+    are our choice.
+
+    Args:
+        every: steps between two events.
+
+    Raises:
+        ValueError: if one of its fields is out of its range.
+
+    >>> SCA(0.8).plan()(0.0), SCA(0.8).plan()(0.5)
+    (0.0, 0.8)
+    """
+
+    source: ClassVar[str] = "Li et al. 2024, arXiv 2406.01072"
+
+    drop: ChannelScore = potential
+    churn: Schedule | float = Cosine(0.3, finish=0.5)
+    grow: ChannelScore = gradient
+    every: int = 500
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        check_every(self.every)
+
+    def plan(self) -> Callable[[float], float]:
+        return Cubic(0.0, self.sparsity, finish=self.until)
+
+    def event(self, pruner: Pruner) -> bool:
+        regular = pruner.step > 0 and pruner.step % self.every == 0
+        return (regular and pruner.progress < self.until) or super().event(pruner)

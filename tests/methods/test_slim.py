@@ -1,0 +1,283 @@
+"""Taking out channels: which ones go, which come back, and what is left of the network."""
+
+import copy
+
+import pytest
+import torch
+from torch import nn
+
+from spikewire import Pruner
+from spikewire.channels import chance, criticality
+from spikewire.compact import compact
+from spikewire.dialects import reset
+from spikewire.methods import SCA, APoZ, GReg1, GReg2, Slim, SlimCriticality
+from spikewire.nets import resnet19, vgg16
+from spikewire.schedules import Constant
+
+STEPS = 8
+GAINS = {"bn1": [0.9, 0.1, 0.4, 0.3], "bn2": [0.2, 0.8, 0.7, 0.05]}
+
+
+class Chain(nn.Sequential):
+    """Two normalised convolutions of four channels each, and a read-out; no neurons."""
+
+    def __init__(self):
+        super().__init__()
+        torch.manual_seed(0)
+        self.conv1, self.bn1 = nn.Conv2d(1, 4, 3, bias=False), nn.BatchNorm2d(4)
+        self.conv2, self.bn2 = nn.Conv2d(4, 4, 3, bias=False), nn.BatchNorm2d(4)
+        self.flat, self.fc = nn.Flatten(), nn.Linear(4, 3)
+        with torch.no_grad():
+            for name, values in GAINS.items():
+                self.get_submodule(name).weight.copy_(torch.tensor(values))
+
+
+IMAGES = torch.rand(6, 1, 5, 5, generator=torch.Generator().manual_seed(0))
+SMALL = {"T": 2, "width": 4}
+PICTURES = torch.rand(4, 3, 32, 32, generator=torch.Generator().manual_seed(0))
+
+
+def train(net, method, steps, *, lr=0.0, momentum=0.0, data=IMAGES):
+    optimizer = torch.optim.SGD(net.parameters(), lr, momentum=momentum)
+    pruner = Pruner(net, method, optimizer, steps=STEPS, data=[data])
+    for _ in range(steps):
+        step(net, optimizer, data)
+    return pruner
+
+
+def step(net, optimizer, data):
+    optimizer.zero_grad()
+    outputs = net(data)
+    outputs = outputs.mean(0) if outputs.ndim == 3 else outputs
+    nn.functional.cross_entropy(outputs, torch.arange(len(data)) % 3).backward()
+    optimizer.step()
+    reset(net)
+
+
+def masks(pruner):
+    return {c.name: [int(kept) for kept in c.mask] for c in pruner.channels}
+
+
+# --- network slimming -----------------------------------------------------------------------------
+
+
+def test_the_smallest_gains_of_the_network_go():
+    pruner = train(Chain(), Slim(0.5, l1=0.0, until=0.25), 2)
+    assert masks(pruner) == {"bn1": [1, 1, 1, 1], "bn2": [1, 1, 1, 1]}
+    pruner = train(Chain(), Slim(0.5, l1=0.0, until=0.25), 3)
+    assert masks(pruner) == {"bn1": [1, 0, 1, 0], "bn2": [0, 1, 1, 0]}
+    assert pruner.model.bn1.weight.tolist() == pytest.approx([0.9, 0.0, 0.4, 0.0])
+
+
+def test_what_feeds_a_channel_and_listens_to_it_goes_with_it():
+    pruner = train(Chain(), Slim(0.5, l1=0.0, until=0.25), 3)
+    alive = {s.name: s.alive for s in pruner}
+    assert alive == {"conv1.weight": 2 * 9, "conv2.weight": 2 * 2 * 9, "fc.weight": 3 * 2}
+
+
+def test_no_normalisation_loses_its_last_channel():
+    net = Chain()
+    with torch.no_grad():
+        net.bn2.weight.mul_(1e-3)
+    assert masks(train(net, Slim(0.75, until=0.25), 3))["bn2"] == [0, 1, 0, 0]
+
+
+@pytest.mark.parametrize(
+    ("l1", "after"), [(0.1, 0.0), (Constant(0.1), 0.1)], ids=["number", "schedule"]
+)
+def test_gains_are_pushed_towards_0(l1, after):
+    """A number until channels go, a schedule as it says."""
+    net = Chain()
+    seen = []
+    optimizer = torch.optim.SGD(net.parameters(), 0.0)
+    Pruner(net, Slim(0.5, l1=l1, until=0.25), optimizer, steps=STEPS, data=[IMAGES])
+    for _ in range(4):
+        optimizer.zero_grad()
+        net(IMAGES).pow(2).mean().backward()
+        plain = net.bn1.weight.grad.clone()
+        optimizer.step()
+        seen.append(float((net.bn1.weight.grad - plain)[0]))
+    assert seen == pytest.approx([0.1, 0.1, after, after], abs=1e-6)
+
+
+@pytest.mark.parametrize("build", [vgg16, resnet19])
+def test_channels_go_until_so_many_operations_are_saved(build):
+    torch.manual_seed(0)
+    net = build(**SMALL)
+    for module in net.modules():
+        if isinstance(module, nn.BatchNorm2d):
+            nn.init.uniform_(module.weight)
+    pruner = train(net, Slim(operations=0.4, until=0.25), 3, data=PICTURES)
+    taken = {c.name: c.mask for c in pruner.channels}
+    whole = {name: torch.ones_like(mask) for name, mask in taken.items()}
+    assert 0.4 <= pruner.outline().saving(taken) < 0.42
+    assert pruner.outline().saving(whole) == pytest.approx(pruner.outline().saving(taken))
+
+
+@pytest.mark.parametrize("build", [vgg16, resnet19])
+def test_fine_tuning_is_that_of_the_compact_network(build):
+    """Masks hold what is out at 0 exactly as if it were not there."""
+    torch.manual_seed(0)
+    net = build(**SMALL).double()
+    pictures = PICTURES.double()
+    for module in net.modules():
+        if isinstance(module, nn.BatchNorm2d):
+            nn.init.uniform_(module.weight, 0.5, 3.0)
+            nn.init.uniform_(module.bias, 0.0, 1.0)
+    optimizer = torch.optim.SGD(net.parameters(), 0.05, momentum=0.9)
+    Pruner(net, Slim(0.5, until=0.25), optimizer, steps=STEPS, data=[pictures])
+    for _ in range(3):
+        step(net, optimizer, pictures)
+    small = compact(net, pictures).train()
+    # the optimizer of the small network starts anew, so that of the masked one does as well
+    optimizer.state.clear()
+    other = torch.optim.SGD(small.parameters(), 0.05, momentum=0.9)
+    for _ in range(3):
+        step(net, optimizer, pictures)
+        step(small, other, pictures)
+    assert sum(p.numel() for p in small.parameters()) < 0.5 * sum(
+        p.numel() for p in net.parameters()
+    )
+    with torch.no_grad():
+        assert torch.allclose(net.eval()(pictures), small.eval()(pictures), atol=1e-9)
+
+
+# --- regeneration ---------------------------------------------------------------------------------
+
+
+def test_the_most_critical_of_the_others_come_back_with_all_they_had(monkeypatch):
+    def score(pruner):
+        values = {"bn1": [0.0, 1.0, 0.0, 0.0], "bn2": [0.9, 0.0, 0.0, 0.0]}
+        return {name: torch.tensor(value) for name, value in values.items()}
+
+    pruner = train(Chain(), SlimCriticality(0.5, l1=0.0, until=0.25, churn=0.5, grow=score), 3)
+    # 4 of 8 stay: the 2 largest gains, 0.9 and 0.8, and the 2 most critical of the rest
+    assert masks(pruner) == {"bn1": [1, 1, 0, 0], "bn2": [1, 1, 0, 0]}
+    assert pruner.model.bn1.weight.tolist() == pytest.approx([0.9, 0.1, 0.0, 0.0])
+
+
+def test_criticality_revives_on_a_spiking_network():
+    torch.manual_seed(0)
+    net = vgg16(**SMALL)
+    other = copy.deepcopy(net)
+    revived = train(net, SlimCriticality(0.5, until=0.25), 3, data=PICTURES)
+    by_chance = train(other, SlimCriticality(0.5, until=0.25, grow=chance), 3, data=PICTURES)
+    assert masks(revived) != masks(by_chance)
+    kept = [sum(map(sum, masks(pruner).values())) for pruner in (revived, by_chance)]
+    assert kept == [sum(len(c.mask) for c in revived.channels) // 2] * 2
+    assert SlimCriticality().grow is criticality
+
+
+# --- activity -------------------------------------------------------------------------------------
+
+
+def test_silent_channels_go_from_each_layer():
+    torch.manual_seed(0)
+    net = vgg16(**SMALL)
+    with torch.no_grad():
+        net.bn1.weight.fill_(0.01)
+        net.bn1.bias.copy_(torch.tensor([9.0, -9.0, 9.0, -9.0]))
+    pruner = train(net, APoZ(0.5, until=0.25), 3, data=PICTURES)
+    assert masks(pruner)["bn1"] == [1, 0, 1, 0]
+    assert all(2 * int(c.mask.sum()) == len(c.mask) for c in pruner.channels)
+
+
+def test_channels_that_return_learn_again():
+    net = Chain()
+    method = SCA(0.5, until=0.75, every=1, churn=0.5, drop=first_or_last, grow=first_or_last)
+    optimizer = torch.optim.SGD(net.parameters(), 0.1)
+    pruner = Pruner(net, method, optimizer, steps=STEPS, data=[IMAGES])
+    seen = []
+    for _ in range(STEPS):
+        step(net, optimizer, IMAGES)
+        seen.append({c.name: c.mask.clone() for c in pruner.channels})
+    counted = [sum(int(mask.sum()) for mask in each.values()) for each in seen]
+    assert counted == [8, 6, 5, 4, 4, 4, 4, 4]
+    returned = seen[2]["bn1"] & ~seen[1]["bn1"]
+    assert returned.any()
+    assert net.bn1.weight[returned & seen[-1]["bn1"]].ne(0).all()
+    assert net.conv1.weight[returned & seen[-1]["bn1"]].ne(0).all()
+
+
+def first_or_last(pruner):
+    """One time the first channels are worth most, the other time the last."""
+    places = torch.arange(4.0)
+    return {c.name: places if pruner.step % 2 else -places for c in pruner.channels}
+
+
+# --- growing regularisation -----------------------------------------------------------------------
+
+
+def pushes(method, steps):
+    """What is added to the gradient of conv1 at each step, in units of its weights."""
+    net = Chain()
+    with torch.no_grad():
+        net.conv1.weight.copy_(
+            torch.tensor([0.1, 0.4, 0.2, 0.3]).view(4, 1, 1, 1).expand(4, 1, 3, 3)
+        )
+    optimizer = torch.optim.SGD(net.parameters(), 0.0)
+    pruner = Pruner(net, method, optimizer, steps=STEPS, data=[IMAGES])
+    found = []
+    for _ in range(steps):
+        optimizer.zero_grad()
+        net(IMAGES).pow(2).mean().backward()
+        plain = net.conv1.weight.grad.clone()
+        optimizer.step()
+        added = net.conv1.weight.grad - plain
+        found.append((added / net.conv1.weight).mean((1, 2, 3)).tolist())
+    return found, pruner
+
+
+def test_chosen_filters_are_pushed_ever_harder():
+    found, pruner = pushes(GReg1(0.5, begin=0.25, until=0.75), 6)
+    for each, strength in zip(found, [0, 0, 0, 0.25, 0.5, 0.75], strict=True):
+        assert each == pytest.approx([strength, 0, strength, 0], abs=1e-5)
+    step(pruner.model, pruner._hooks.optimizers[0], IMAGES)
+    assert masks(pruner)["bn1"] == [0, 1, 0, 1]
+
+
+def test_all_filters_are_pushed_before_the_choice():
+    method = GReg2(0.5, begin=0.0, pick=0.25, until=0.75, early=0.1, recover=0.01)
+    found, _ = pushes(method, 5)
+    assert found[0] == pytest.approx([0.0] * 4, abs=1e-5)
+    assert found[1] == pytest.approx([0.05] * 4, abs=1e-5)
+    assert found[2] == pytest.approx([0.1, -0.01, 0.1, -0.01], abs=1e-5)
+    assert found[4] == pytest.approx([0.55, -0.01, 0.55, -0.01], abs=1e-5)
+
+
+def test_sums_are_left_alone():
+    torch.manual_seed(0)
+    pruner = train(resnet19(**SMALL), GReg1(0.5, begin=0.0, until=0.25), 3, data=PICTURES)
+    for channels in pruner.channels:
+        expected = len(channels.mask) if channels.behind is None else len(channels.mask) // 2
+        assert int(channels.mask.sum()) == expected, channels.name
+
+
+def test_an_event_that_would_never_come_is_warned_of():
+    with pytest.warns(UserWarning, match="until=0.9 comes after the last of 8 steps"):
+        train(Chain(), Slim(until=0.9), 1)
+
+
+# --- wrong input ----------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("make", "words"),
+    [
+        (lambda: Slim(1.0), "sparsity=1.0"),
+        (lambda: Slim(until=1.0), "until=1.0: give the progress"),
+        (lambda: Slim(operations=1.5), "operations=1.5: give the share"),
+        (lambda: Slim(churn=1.0), "churn=1.0"),
+        (lambda: Slim(l1=-1.0), "l1=-1.0"),
+        (lambda: Slim(drop=3), "drop=3: give a function"),
+        (lambda: SCA(every=0), "every=0"),
+        (lambda: GReg1(begin=0.5), "begin=0.5: give a progress"),
+        (lambda: GReg1(ceiling=0.0), "ceiling=0.0"),
+        (lambda: GReg2(pick=0.2), "pick=0.2: give a progress between begin=0.25"),
+        (lambda: GReg2(early=1.0), "early=1.0"),
+        (lambda: GReg2(recover=-1.0), "recover=-1.0"),
+    ],
+)
+def test_wrong_values_are_refused(make, words):
+    with pytest.raises(ValueError, match=words):
+        make()
