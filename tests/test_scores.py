@@ -2,6 +2,7 @@
 
 import copy
 import math
+import statistics
 from dataclasses import dataclass, field
 
 import pytest
@@ -15,6 +16,7 @@ from spikewire.scores import (
     CriticalityScore,
     chance,
     criticality,
+    density,
     gradient,
     magnitude,
     primitive,
@@ -87,7 +89,7 @@ def test_chance_is_uniform_and_seeded_and_the_same_in_every_data_type():
 
 
 def test_names():
-    named = {"magnitude", "gradient", "saliency", "chance", "primitive", "criticality"}
+    named = {"magnitude", "gradient", "saliency", "chance", "primitive", "density", "criticality"}
     assert set(SCORES) == named
 
 
@@ -321,3 +323,48 @@ def test_a_copy_made_while_listening_is_not_heard():
 def test_a_network_without_neurons_is_refused():
     with pytest.raises(ValueError, match="no neuron layer"):
         Pruner(nn.Linear(2, 2), Record(), steps=9)
+
+
+# --- density --------------------------------------------------------------------------------------
+
+
+class Convolution(nn.Module):
+    def __init__(self):
+        super().__init__()
+        torch.manual_seed(3)
+        self.conv = layer.Conv2d(2, 3, 3, step_mode="m")
+        self.fire = neuron.IFNode(step_mode="m")
+        self.read = layer.Linear(3, 2, step_mode="m")
+
+    def forward(self, xs):
+        return self.read(self.fire(self.conv(xs)).mean((-2, -1)))
+
+
+def test_density_against_the_formula():
+    net = Convolution()
+    batches = [(torch.rand(4, n, 2, 5, 5) < 0.3).float() for n in (2, 3)]
+    seen = scores_of(net, density, *batches)
+    potentials, rates = [], []
+    for batch in batches:
+        v = torch.zeros(batch.shape[1], 3, 3, 3, dtype=torch.float64)
+        for x in batch:
+            u = v + net.conv._conv_forward(x, net.conv.weight, net.conv.bias).detach().double()
+            potentials.append(u.movedim(1, 0).flatten(1))
+            v = u * (u < 1)
+        rates.append(batch.movedim(2, 0).flatten(1))
+    u = torch.cat(potentials, 1).numpy()
+    at_threshold = [statistics.NormalDist(row.mean(), row.std()).pdf(1.0) for row in u]
+    expected = torch.outer(torch.tensor(at_threshold), torch.cat(rates, 1).double().mean(1))
+    found = seen["conv.weight"]
+    assert found.shape == net.conv.weight.shape
+    for place in found.flatten(2).unbind(2):
+        torch.testing.assert_close(place.double(), expected, rtol=1e-4, atol=1e-7)
+    assert seen["read.weight"].eq(-torch.inf).all()
+
+
+def test_density_regrows_onto_busy_inputs():
+    net = Convolution()
+    silent = torch.zeros(4, 2, 1, 5, 5)
+    batch = torch.cat([(torch.rand(4, 2, 1, 5, 5) < 0.5).float(), silent], 2)
+    found = scores_of(net, density, batch)["conv.weight"]
+    assert found[:, 1].eq(0).all() and found[:, 0].gt(0).all()

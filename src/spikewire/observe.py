@@ -6,7 +6,7 @@ neuron layer. The model is left as it was.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from functools import partial
 from typing import Any
@@ -183,21 +183,22 @@ def watch(model: nn.Module, *, spikes: bool = True, membranes: bool = False) -> 
             handle.remove()
 
 
-class CriticalityProbe:
-    """The mean criticality of every neuron or channel, from the forward passes before an event.
+class Probe:
+    """What every neuron or channel does on average, in the forward passes before an event.
 
-    For each neuron i and sample, ``c_i = mean over t of worth(u_it - v_th)`` with the pre-reset
+    For each neuron i and sample, ``c_i = mean over t of quantity(u_it - v_th)`` with the pre-reset
     membrane potential u; a channel takes the largest or the mean c_i of its map; samples are
-    averaged. Chen, Liu, Liu and You, "Brain-Inspired Efficient Pruning" (arXiv 2311.16141 v3),
-    Eq. 13.
+    averaged. With a surrogate's slope for the quantity it is criticality: Chen, Liu, Liu and You,
+    "Brain-Inspired Efficient Pruning" (arXiv 2311.16141 v3), Eq. 13.
 
     It listens only between `listen` and `rest`, and only to forward passes of training: a step
     without an event costs nothing.
 
     Args:
         model: a network with neuron layers of a library that `dialects` knows.
-        worth: of a neuron whose potential is at some distance from its threshold, elementwise.
+        quantities: of a potential's distance from the threshold, elementwise.
         over: "max" or "mean", of a channel's map.
+        inputs: whether to listen to what comes into layers with synapses as well.
 
     Attributes:
         follows: for each tensor of synapses, the neuron layer that it feeds, as far as heard.
@@ -206,10 +207,12 @@ class CriticalityProbe:
     def __init__(
         self,
         model: nn.Module,
-        worth: Callable[[Tensor], Tensor],
+        quantities: Sequence[Callable[[Tensor], Tensor]],
         over: str,
+        *,
+        inputs: bool = False,
     ) -> None:
-        self.worth, self.over = worth, over
+        self.quantities, self.over = tuple(quantities), over
         found = list(neurons(model))
         if not found:
             raise ValueError(
@@ -225,6 +228,8 @@ class CriticalityProbe:
         self._samples: dict[str, int] = {}
         self._open: dict[str, tuple[Tensor, int]] = {}
         self._outputs: list[Any] = []
+        self._layers = dict(_layers_with_synapses(model)) if inputs else {}
+        self._inputs: dict[str, tuple[Tensor, int]] = {}
 
     @property
     def listening(self) -> bool:
@@ -233,15 +238,19 @@ class CriticalityProbe:
     def listen(self) -> None:
         """Forget what was seen and listen to the coming forward passes."""
         self._sums, self._samples, self._open, self._outputs = {}, {}, {}, []
+        self._inputs = {}
         if self.listening:
             return
+        # named only now: importing torch's compiler takes longer than importing torch
+        uncompiled: Any = torch.compiler.disable
         for name, module in self._modules.items():
-            # only now: importing torch's compiler takes longer than importing torch
-            uncompiled: Any = torch.compiler.disable
             enter: Any = _Ear(uncompiled(partial(self._enter, name)))
             leave: Any = _Ear(uncompiled(partial(self._leave, name)))
             self._handles.append(module.register_forward_pre_hook(enter))
             self._handles.append(module.register_forward_hook(leave))
+        for synapses, module in self._layers.items():
+            take: Any = _Ear(uncompiled(partial(self._take, synapses)))
+            self._handles.append(module.register_forward_pre_hook(take))
 
     def rest(self) -> None:
         """Stop listening; what was seen stays readable."""
@@ -250,13 +259,18 @@ class CriticalityProbe:
         self._handles, self._outputs = [], []
 
     def of(self, synapses: str) -> Tensor | None:
-        """Criticality per output channel (C_out,) of the layer that these synapses feed.
+        """The first quantity per output channel (C_out,) of the neurons that these synapses feed.
 
         None if no neuron layer follows them, as for a read-out without neurons.
 
         Raises:
             ValueError: if no forward pass was heard.
         """
+        means = self.means(synapses)
+        return None if means is None else means[0]
+
+    def means(self, synapses: str) -> Tensor | None:
+        """All quantities (quantities, C_out), or None as `of`."""
         for name in list(self._open):
             self._close(name)
         if not self._sums:
@@ -268,10 +282,21 @@ class CriticalityProbe:
         if layer not in self._sums:
             return None
         sums, samples = self._sums[layer], self._samples[layer]
-        both = distributed.total(
-            torch.cat([sums.double(), sums.new_tensor([samples], dtype=torch.float64)])
-        )
-        return (both[:-1] / both[-1]).to(sums.dtype)
+        return _mean(sums, samples)
+
+    def inputs(self, synapses: str) -> Tensor | None:
+        """Mean absolute input (C_in,) of the layer with these synapses; of spikes, their rate.
+
+        None if that is no layer through whose inputs its channels are known.
+        """
+        heard = self._inputs.get(synapses)
+        return None if heard is None else _mean(*heard)
+
+    def _take(self, synapses: str, module: Any, inputs: tuple[Any, ...]) -> None:
+        x = inputs[0].detach().abs()
+        into = x.movedim(1 - module.weight.ndim, 0).flatten(1)  # (C_in, times samples places)
+        total, count = self._inputs.get(synapses, (0.0, 0))
+        self._inputs[synapses] = (total + into.sum(1), count + into.shape[1])
 
     def _enter(self, name: str, neuron: nn.Module, inputs: tuple[Any, ...]) -> None:
         self._listeners[name].enter(neuron)
@@ -287,22 +312,22 @@ class CriticalityProbe:
         with torch.no_grad():
             potentials = listener.dialect.potentials(neuron, listener.state, current.detach())
             distance = potentials - listener.dialect.threshold(neuron)  # (T, B, ...)
-            worth = self.worth(distance.float())
+            sums = torch.stack([f(distance.float()).sum(0) for f in self.quantities])
             if listener.fresh:
                 self._close(name)
             total, steps = self._open.get(name, (0.0, 0))
-            self._open[name] = (total + worth.sum(0), steps + len(worth))
+            self._open[name] = (total + sums, steps + len(distance))
 
     def _close(self, name: str) -> None:
         """Fold a finished sequence into the sums over samples."""
         if name not in self._open:
             return
         total, steps = self._open.pop(name)
-        mean = total / steps  # (B, C, ...)
-        if mean.ndim > 2:
-            mean = mean.flatten(2).amax(2) if self.over == "max" else mean.flatten(2).mean(2)
-        self._sums[name] = self._sums.get(name, 0.0) + mean.sum(0)  # (C,)
-        self._samples[name] = self._samples.get(name, 0) + len(mean)
+        mean = total / steps  # (quantities, B, C, ...)
+        if mean.ndim > 3:
+            mean = mean.flatten(3).amax(3) if self.over == "max" else mean.flatten(3).mean(3)
+        self._sums[name] = self._sums.get(name, 0.0) + mean.sum(1)  # (quantities, C)
+        self._samples[name] = self._samples.get(name, 0) + mean.shape[1]
 
 
 class _Ear:
@@ -321,6 +346,20 @@ class _Ear:
 
 
 def _ignore(*_: Any) -> None: ...
+
+
+def _mean(sums: Tensor, count: int) -> Tensor:
+    """Over the samples of all processes."""
+    parts = sums.double().flatten(), sums.new_tensor([count], dtype=torch.float64)
+    both = distributed.total(torch.cat(parts))
+    return (both[:-1] / both[-1]).view(sums.shape).to(sums.dtype)
+
+
+def _layers_with_synapses(model: nn.Module) -> Iterator[tuple[str, nn.Module]]:
+    kinds = (nn.Linear, nn.Conv1d, nn.Conv2d, nn.Conv3d)
+    for name, module in model.named_modules():
+        if isinstance(module, kinds) and getattr(module, "groups", 1) == 1:
+            yield f"{name}.weight" if name else "weight", module
 
 
 def _weights_behind(tensor: Tensor, stop: list[Any]) -> Iterator[Tensor]:

@@ -30,8 +30,8 @@ from spikewire.compact import Outline
 from spikewire.hooks import Hooks
 from spikewire.masks import choose, pack, unpack
 from spikewire.measure import pairs, testing
-from spikewire.observe import CriticalityProbe, Layer
-from spikewire.scores import CriticalityScore, Score, criticality
+from spikewire.observe import Layer, Probe
+from spikewire.scores import CriticalityScore, DensityScore, Score, criticality
 from spikewire.shares import Share, counts
 from spikewire.synapses import Synapses, synapses_of
 from spikewire.weights import unwrapped
@@ -307,7 +307,7 @@ class Pruner:
         return {s.name: s.mask for s in self}
 
     @property
-    def criticality(self) -> CriticalityProbe:
+    def criticality(self) -> Probe:
         """Criticality of the neurons in the forward passes of the current step."""
         if self._criticality is None:
             raise ValueError("no score of this method observes: set score.observes = True on yours")
@@ -443,7 +443,7 @@ class Pruner:
         for owned in (*self, *self.channels):
             owned.enforce()
 
-    def _probe(self) -> CriticalityProbe | None:
+    def _probe(self) -> Probe | None:
         heard = [one for one in vars(self.method).values() if getattr(one, "observes", False)]
         if not heard:
             return None
@@ -452,8 +452,9 @@ class Pruner:
                 f"method has scores that observe differently, {heard}: give it one of them"
             )
         # a function of the user's own sees criticality as it is by default
-        score = heard[0] if isinstance(heard[0], CriticalityScore) else criticality
-        return CriticalityProbe(self.model, score.worth, score.over)
+        known = isinstance(heard[0], CriticalityScore | DensityScore)
+        score = heard[0] if known else criticality
+        return Probe(self.model, score.quantities(), score.over, inputs=score.inputs)
 
     def _hooks_on(self, *optimizers: Any) -> Hooks:
         weights = {s.name: s.weight for s in self}

@@ -6,6 +6,7 @@ more worth having. Any function of that form is a score; `SCORES` names those be
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Annotated, Any, ClassVar
@@ -144,24 +145,76 @@ class CriticalityScore:
     primitive: bool = False
     over: str = "max"
     observes: ClassVar[bool] = True
+    inputs: ClassVar[bool] = False
 
     def __post_init__(self) -> None:
         check("way to take a map together", self.over, ("max", "mean"))
 
-    def worth(self, distance: Tensor) -> Tensor:
-        """Of a neuron whose membrane potential is at this distance from its threshold."""
-        return self.surrogate.value(distance) if self.primitive else self.surrogate.slope(distance)
+    def quantities(self) -> tuple[Callable[[Tensor], Tensor], ...]:
+        """What to average, of a membrane potential's distance from the threshold."""
+        return (self.surrogate.value if self.primitive else self.surrogate.slope,)
 
     def __call__(self, synapses: Synapses, pruner: Pruner) -> Tensor:
-        channels = pruner.criticality.of(synapses.name)
-        weight = synapses.weight
-        if channels is None:
+        return _of_outputs(synapses.weight, pruner.criticality.of(synapses.name))
+
+
+@dataclass(frozen=True)
+class DensityScore:
+    """How probable a spike on this synapse is, times how probable it finds the neuron at threshold.
+
+    ``rate(pre) N(0 | mean(u - v_th), var(u))``: membrane potentials of a channel are taken to be
+    normal over samples, places and time. Yao et al. ("Probabilistic modeling", firing-probability
+    criterion for lottery tickets) rank living synapses by it times ``|w gamma| / sigma``, with gain
+    and deviation of the normalisation between; a pruned synapse has no w, so that factor is left
+    out here. Real-valued inputs count with their mean absolute value.
+
+    As a score it takes weights (C_out, C_in, ...) and gives scores of the same shape, >= 0 or
+    ``-inf``, as `CriticalityScore`.
+
+    >>> import spikewire
+    >>> from spikingjelly.activation_based import neuron
+    >>> net = torch.nn.Sequential(torch.nn.Linear(2, 1, bias=False), neuron.IFNode())
+    >>> with torch.no_grad():
+    ...     _ = net[0].weight.copy_(torch.tensor([[1.0, 0.5]]))
+    >>> pruner = spikewire.Pruner(net, spikewire.Prune(0.5, score=density), steps=1)
+    >>> spikes = net(torch.tensor([[1.0, 0.0], [1.0, 1.0]]))
+    >>> scores = density(next(iter(pruner)), pruner)
+    >>> round(float(scores[0, 0] / scores[0, 1]), 6)
+    2.0
+    """
+
+    observes: ClassVar[bool] = True
+    inputs: ClassVar[bool] = True
+    over: ClassVar[str] = "mean"
+
+    def quantities(self) -> tuple[Callable[[Tensor], Tensor], ...]:
+        """What to average, of a membrane potential's distance from the threshold."""
+        return torch.Tensor.double, lambda distance: distance.double().square()
+
+    def __call__(self, synapses: Synapses, pruner: Pruner) -> Tensor:
+        weight, moments = synapses.weight, pruner.criticality.means(synapses.name)
+        if moments is None:
             return torch.full_like(weight, -torch.inf)
-        return channels.to(weight).view(-1, *[1] * (weight.ndim - 1)).expand_as(weight)
+        mean, square = moments
+        variance = (square - mean**2).clamp(min=torch.finfo(torch.float32).eps)
+        density = (-(mean**2) / (2 * variance)).exp() / (2 * math.pi * variance).sqrt()
+        rates = pruner.criticality.inputs(synapses.name)
+        scores = _of_outputs(weight, density)
+        if rates is None or len(rates) != weight.shape[1]:
+            return scores
+        return scores * rates.to(weight).view(1, -1, *[1] * (weight.ndim - 2))
 
 
 criticality = CriticalityScore()
 primitive = CriticalityScore(Tanh(), primitive=True)
+density = DensityScore()
+
+
+def _of_outputs(weight: Tensor, channels: Tensor | None) -> Tensor:
+    """The same score for the whole fan-in of a channel; -inf where none is known."""
+    if channels is None:
+        return torch.full_like(weight, -torch.inf)
+    return channels.to(weight).view(-1, *[1] * (weight.ndim - 1)).expand_as(weight)
 
 
 def _gradient(synapses: Synapses) -> Tensor:
@@ -179,6 +232,7 @@ SCORES: dict[str, Any] = {
     "saliency": saliency,
     "chance": chance,
     "primitive": primitive,
+    "density": DensityScore,
     "criticality": CriticalityScore,
 }
 
