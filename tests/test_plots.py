@@ -278,3 +278,86 @@ def test_one_epoch_is_drawn_with_a_marker():
     plot = plots.accuracy([epoch(1, {"a": 50})])
     assert plot is not None
     assert all(line.get_marker() == "o" for line in plot.figure.axes[0].get_lines())
+
+
+# --- features and neurons -------------------------------------------------------------------------
+
+
+def told(variances: list[float], likeness: list[float]) -> dict:
+    """What a report says of its classes."""
+    names = [f"class {n}" for n in range(len(variances))]
+    return {"classes": names, "variance": {"test": variances}, "likeness": likeness}
+
+
+def test_entropy_leaves_empty_bins_out_and_draws_only_full_ones():
+    layer = {"low": -2.0, "high": 2.0, "neurons": [0, 4, 40, 9], "entropy": [0.0, 0.3, 0.9, 0.6]}
+    plot = well_formed(plots.entropy({"entropies": {"lif1": layer}}))
+    assert plot.rows == (
+        ("lif1", -1.0, 0.0, 4, 0.3),
+        ("lif1", 0.0, 1.0, 40, 0.9),
+        ("lif1", 1.0, 2.0, 9, 0.6),
+    )
+    line = plot.figure.axes[0].get_lines()[0]
+    assert [list(line.get_xdata()), list(line.get_ydata())] == [[0.5, 1.5], [0.9, 0.6]]
+    assert plots.entropy({}) is None
+
+
+def test_classes_are_counted_in_the_caption():
+    before, after = told([0.5, 0.6, 0.7], [0.8, 0.9, 0.7]), told([0.4, 0.7, 0.6], [0.9, 0.95, 0.6])
+    reports = {"baseline": {"features": before}, "criticality": {"features": after}}
+    plot = well_formed(plots.classes(reports))
+    assert plot.rows[1] == ("class 1", 0.6, 0.7, 0.9, 0.95)
+    assert (
+        "Of 3 classes, criticality has the smaller variance of test features in 2" in plot.caption
+    )
+    assert "training and test images in 2" in plot.caption
+    assert plots.classes({"baseline": {"features": before}, "other": {}}) is None
+
+
+def test_consistency_takes_means_over_classes():
+    runs = {
+        name: ([epoch(1, {"a": 50})], {"features": told(variances, [0.5, 0.7])})
+        for name, variances in (("a", [0.2, 0.4]), ("b", [0.6, 0.6]))
+    }
+    plot = well_formed(plots.consistency(runs))
+    assert plot.rows[0] == ("a", pytest.approx(0.3), pytest.approx(0.6), 90.0, 88.0)
+    assert plot.rows[1][1] == pytest.approx(0.6)
+    assert plots.consistency({"a": ([], {})}) is None
+
+
+def test_losses_of_both_parts():
+    records = [epoch(n, {"a": 50}, losses={"train": 1 / n, "test": 2 / n}) for n in (1, 2)]
+    plot = well_formed(plots.losses({"a": records, "b": [epoch(1, {"a": 50})]}))
+    assert plot.rows == (("a", 1, 1.0, 2.0), ("a", 2, 0.5, 1.0))
+    assert plots.losses({"b": [epoch(1, {"a": 50})]}) is None
+
+
+def test_transition_follows_the_channels_that_one_network_has_alone():
+    def gains(number, *values):
+        return epoch(number, {"a": 50}, gains={"bn1": list(values)})
+
+    first = [gains(1, 4.0, 3.0, 2.0, 1.0), gains(2, 4.0, 3.0, 2.0, 0.0), epoch(3, {"a": 50})]
+    second = [gains(1, 4.0, 3.0, 2.0, 1.0), gains(2, 4.0, 0.0, 2.0, 1.2)]
+    plot = well_formed(plots.transition({"slim": first, "revived": second}))
+    assert plot.rows == (
+        ("slim", 2, 1, pytest.approx(3 / 3)),
+        ("revived", 2, 1, pytest.approx(1.2 / 2.4)),
+    )
+    assert plots.transition({"slim": first, "same": first}) is None
+    assert plots.transition({"slim": first}) is None
+
+
+def test_ratios_are_lines_and_what_has_none_is_level():
+    rows = [
+        {"method": method, "ratio": ratio, "accuracy": accuracy, "accuracy_std": 0.1}
+        for method, ratio, accuracy in (
+            ("criticality", 0.2, 70.0),
+            ("criticality", 0.1, 69.0),
+            ("without", None, 68.0),
+            ("missing", 0.1, None),
+        )
+    ]
+    plot = well_formed(plots.ratios(rows))
+    assert [row[0] for row in plot.rows] == ["criticality", "criticality", "without"]
+    _, labels = plot.figure.axes[0].get_legend_handles_labels()
+    assert sorted(labels) == ["criticality", "without"]

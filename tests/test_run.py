@@ -12,7 +12,7 @@ import torch
 from safetensors.torch import load_file
 from torch import multiprocessing
 
-from spikewire import METHODS, distributed, report
+from spikewire import METHODS, distributed, plots, report
 from spikewire.compact import rebuild
 from spikewire.config import build, override, read, recipe
 from spikewire.formats import load_sparse
@@ -81,6 +81,24 @@ def test_channels_taken_out_leave_a_smaller_network(tmp_path):
     assert rows["Parameters, compact network"].dense == f"{facts['parameters']:,}"
     assert rows["Multiplications per image, compact network"].ratio.startswith("÷")
     assert "compact network" in (out / "report.html").read_text()
+
+
+def test_classes_and_neurons_are_described(tmp_path):
+    out = run(small("method=slim", "method.sparsity=0.5", "features=true"), tmp_path / "run")
+    told = report.read(out)
+    features = told.report["features"]
+    assert features["classes"] == [str(digit) for digit in range(10)]
+    assert [len(features["variance"][part]) for part in ("train", "test")] == [10, 10]
+    assert all(-1 <= cosine <= 1 for cosine in features["likeness"])
+    neurons = {layer["name"]: layer["neurons"] for layer in told.report["firing"]}
+    entropies = told.report["entropies"]
+    assert {name: sum(each["neurons"]) for name, each in entropies.items()} == neurons
+    assert (out / "figures" / "entropy.svg").is_file()
+    for record in told.records:
+        assert set(record["losses"]) == {"train", "validation", "test"}
+        assert [len(gains) for gains in record["gains"].values()] == [8, 8]
+    assert any(0.0 in gains for gains in told.records[-1]["gains"].values())
+    assert plots.classes({"a": told.report, "b": told.report}) is not None
 
 
 def test_a_long_run_keeps_few_histograms(tmp_path, monkeypatch):
@@ -240,6 +258,16 @@ def test_three_processes_train_one_network_and_continue_bit_exactly(tmp_path):
 def test_what_does_not_fit_together_is_refused_before_any_work(tmp_path, words, message):
     with pytest.raises((ValueError, FileNotFoundError), match=message):
         run(small(*words), tmp_path / "run", root=tmp_path)
+    assert not (tmp_path / "run").exists()
+
+
+def test_features_of_what_has_none_are_refused_before_training(tmp_path, monkeypatch):
+    monkeypatch.setitem(NETS, "plain", lambda: torch.nn.Sequential(
+        torch.nn.Flatten(), torch.nn.Linear(64, 10)
+    ))  # fmt: skip
+    with pytest.raises(ValueError, match="no neuron layer of a known library"):
+        run(recipe({"network": {"name": "plain"}, "data": {"name": "digits"}, "features": True}),
+            tmp_path / "run")  # fmt: skip
     assert not (tmp_path / "run").exists()
 
 

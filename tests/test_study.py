@@ -112,14 +112,18 @@ def test_a_row_is_the_mean_over_the_runs_that_are_there(tmp_path):
         "method": "A",
         "dataset": "MNIST",
         "alpha": 0.1,
+        "ratio": None,
         "connectivity": pytest.approx(11.0),
+        "operations": None,
         "accuracy": 95.0,
         "accuracy_std": pytest.approx(2**0.5),
         "best_on_test": 96.0,  # not 99: that network was dense
         "validation": None,
         "paper": "A",
         "paper_connectivity": 9.0,
+        "paper_operations": None,
         "paper_accuracy": 97.0,
+        "paper_epochs": None,
         "epochs": 3,
         "seeds": 2,
     }

@@ -2,6 +2,7 @@
 
 import pytest
 import torch
+from torch.nn.functional import cross_entropy
 
 from spikewire import Cosine, Criticality, Pruner, Steps
 from spikewire.data import Batches, load
@@ -118,13 +119,16 @@ def test_evaluate_counts_by_hand():
     net = network().eval()
     images, labels = next(iter(batches(50, "test", shuffle=False)))
     with torch.no_grad():
-        right = net(images).mean(0).argmax(1)
+        outputs = net(images).mean(0)
+    right = outputs.argmax(1)
     for module in net:
         getattr(module, "reset", lambda: None)()
     labels = right.clone()
     labels[:10] = (right[:10] + 1) % 10
-    accuracy, rate = evaluate(net, [(images, labels)])
+    halves = list(zip(images.split(20), labels.split(20), strict=True))
+    accuracy, loss, rate = evaluate(net, halves, "cross-entropy")
     assert accuracy == pytest.approx(80.0)
+    assert loss == pytest.approx(float(cross_entropy(outputs, labels)), rel=1e-5)
     assert 0 <= rate <= 1
     assert not net.training
 

@@ -75,13 +75,15 @@ class Recipe:
     Attributes:
         network, data, method, optimizer: what is trained, on what, pruned how, moved how.
         epochs, batch: length of the training, samples per optimizer step (over all processes).
-        loss: "mse" on rates or "cross-entropy".
+        loss: of `train.LOSSES`, such as "mse" on rates or "cross-entropy".
         precision: "float32" or "bfloat16".
         compile: true, false, or "auto".
         only: name patterns of the tensors to prune; all if empty.
         floor: least number of synapses in each tensor.
         seed: of everything random.
         twin: train the same network densely as well, with the same budget, for comparison.
+        features: at the end, describe how consistently each class is represented, and how much
+            neurons tell.
     """
 
     network: Network = Network()
@@ -97,6 +99,7 @@ class Recipe:
     floor: Annotated[int, Field(ge=0)] = 1
     seed: Annotated[int, Field(ge=0)] = 0
     twin: bool = False
+    features: bool = False
 
     def dump(self) -> dict[str, Any]:
         """Plain nested values, complete: `recipe` builds an equal recipe from them."""

@@ -64,7 +64,9 @@ class Record(TypedDict):
     accuracy: dict[str, FiniteFloat | None]
     sparsity: Fraction
     layers: NotRequired[list[Layer]]
+    losses: NotRequired[dict[str, FiniteFloat | None] | None]
     histograms: NotRequired[dict[str, dict[str, Histogram]] | None]
+    gains: NotRequired[dict[str, list[FiniteFloat]] | None]
 
 
 class Accuracy(TypedDict):
@@ -90,6 +92,30 @@ class Compact(TypedDict):
     bytes: NonNegativeInt
 
 
+class Variance(TypedDict):
+    """Of the features of each class, on both parts of the data."""
+
+    train: list[Amount]
+    test: list[Amount]
+
+
+class ClassFeatures(TypedDict):
+    """How consistently each class is represented."""
+
+    classes: list[str]
+    variance: Variance
+    likeness: list[FiniteFloat]
+
+
+class Entropies(TypedDict):
+    """Entropy of neurons by distance from threshold, in bins of equal width."""
+
+    low: FiniteFloat
+    high: FiniteFloat
+    neurons: list[NonNegativeInt]
+    entropy: list[Amount]
+
+
 class Facts(TypedDict):
     """The file report.json."""
 
@@ -111,6 +137,8 @@ class Facts(TypedDict):
     energy_assumptions: NotRequired[str | None]
     bytes: NotRequired[Bytes | None]
     compact: NotRequired[Compact | None]
+    features: NotRequired[ClassFeatures | None]
+    entropies: NotRequired[dict[str, Entropies] | None]
     firing: NotRequired[list[Neurons] | None]
     neurobench: NotRequired[dict[str, Any] | None]
     machine: NotRequired[dict[str, Any] | None]

@@ -40,6 +40,7 @@ from spikewire.augment import AUGMENTS
 from spikewire.compact import compact
 from spikewire.config import Recipe
 from spikewire.data import Batches, Data, load
+from spikewire.features import entropies, features
 from spikewire.masks import pack, unpack
 from spikewire.measure import Report, measure, readout, testing
 from spikewire.methods import Dense
@@ -202,8 +203,11 @@ class _Training:
         self.recipe, self.out, self.device, self.log = recipe, out, device, log
         self.parts = _batches(recipe, data, device)
         torch.manual_seed(recipe.seed)
+        self.classes = data.classes
         self.model = config.build(recipe.network).to(device)
         _check_shapes(self.model, data, device)
+        if recipe.features:
+            _check_features(self.model, data, device)
         self.optimizer = optimizer_of(recipe, self.model)
         saved = formats.load_checkpoint(out / "checkpoint")
         if saved is not None:
@@ -290,8 +294,10 @@ class _Training:
         if distributed.rank() == 0:
             formats.save_dense(self.out / DENSE, self.model)
             formats.save_sparse(self.out / SPARSE, self.model, masks)
-            smaller = self._compact() if self.pruner.channels else {}
-            formats.write_json(self.out / "report.json", self._facts() | smaller)
+            facts = self._facts()
+            facts |= self._compact() if self.pruner.channels else {}
+            facts |= self._features() if self.recipe.features else {}
+            formats.write_json(self.out / "report.json", facts)
             formats.remove_checkpoint(self.out / "checkpoint")
         distributed.wait()
 
@@ -307,6 +313,20 @@ class _Training:
                 "accuracy": measured.accuracy,
                 "bytes": size,
             }
+        }
+
+    def _features(self) -> dict[str, Any]:
+        """What report.json says of the classes, and of the neurons."""
+        test, classes = _whole(self.parts.test), len(self.classes)
+        seen = features(self.model, self.parts.shown, classes)
+        unseen = features(self.model, test, classes)
+        return {
+            "features": {
+                "classes": list(self.classes),
+                "variance": {"train": seen.variances.tolist(), "test": unseen.variances.tolist()},
+                "likeness": seen.likeness(unseen).tolist(),
+            },
+            "entropies": entropies(self.model, test),
         }
 
     def _facts(self) -> dict[str, Any]:
@@ -378,6 +398,13 @@ def _check_shapes(model: nn.Module, data: Data, device: torch.device) -> None:
         )
 
 
+def _check_features(model: nn.Module, data: Data, device: torch.device) -> None:
+    """Refuse a network whose classes or neurons cannot be described, before any work is done."""
+    blank = torch.zeros(2, *data.shape, device=device), torch.zeros(2, dtype=torch.long)
+    features(model, [blank], len(data.classes))
+    entropies(model, [blank])
+
+
 def _load(model: nn.Module, optimizer: torch.optim.Optimizer, saved: dict[str, Any]) -> None:
     model.load_state_dict(saved["model"])
     state = saved["optimizer"]
@@ -412,6 +439,7 @@ def _record(epoch: Epoch, pruner: Pruner, before: dict[str, Tensor], epochs: int
         "lr": epoch.lr,
         "loss": epoch.loss,
         "accuracy": epoch.accuracy,
+        "losses": epoch.losses,
         "firing_rate": epoch.firing_rate,
         "sparsity": 1.0 - connectivity,
         "connectivity": connectivity,
@@ -426,6 +454,10 @@ def _record(epoch: Epoch, pruner: Pruner, before: dict[str, Tensor], epochs: int
                 if values is not None and len(values)
             }
             for s in (pruner if portrayed else ())
+        },
+        "gains": {
+            c.name: [float(f"{gain:.4g}") for gain in c.gain.tolist()]
+            for c in (pruner.channels if portrayed else ())
         },
     }
 

@@ -106,8 +106,9 @@ class Grid:
 class Row:
     """One line of a table: what the paper says and the runs, by name pattern, that stand beside it.
 
-    Connectivities and accuracies are in percent; `alpha` is the strength of the penalty. `paper` is
-    the method that has the paper's numbers, where it is not the one that has ours.
+    Connectivities, accuracies and operations saved are in percent; `alpha` is the strength of the
+    penalty, `ratio` the share of synapses or channels that come back. `paper` is the method that
+    has the paper's numbers, where it is not the one that has ours.
     """
 
     __pydantic_config__ = STRICT
@@ -119,6 +120,9 @@ class Row:
     paper_accuracy: float | None = None
     runs: list[str] = field(default_factory=list)
     paper: str = ""
+    ratio: float | None = None
+    paper_operations: float | None = None
+    paper_epochs: int | None = None
 
 
 @dataclass(frozen=True)
@@ -336,9 +340,10 @@ class Records:
     def table(self, table: str) -> list[dict[str, Any]]:
         """The rows of a table: the paper's numbers, and ours where the runs are there.
 
-        `accuracy` is that of the last epoch, `best_on_test` the largest on the test set among the
-        epochs about as sparse as the last one, `validation` that of the last epoch on a validation
-        split; all are means over `seeds` runs.
+        `operations` is the share of multiplications, in percent, that the compact network does
+        without where channels were taken out; `accuracy` is that of the last epoch, `best_on_test`
+        the largest on the test set among the epochs about as sparse as the last one, `validation`
+        that of the last epoch on a validation split; all are means over `seeds` runs.
         """
         check("table", table, self.study.tables)
         return [self._row(row) for row in self.study.all_rows if table in row.tables]
@@ -348,20 +353,25 @@ class Records:
 
     def _row(self, row: Row) -> dict[str, Any]:
         runs = [self._read(run) for run in self.matching(row.runs) if not self.missing([run])]
+        smaller = [run for run in runs if run.report.get("compact")]
         judged = [run for run in runs if _validation(run) is not None]
         accuracy, spread = _over(runs, lambda run: run.report["accuracy"]["last"])
         return {
             "method": row.method,
             "dataset": row.dataset,
             "alpha": row.alpha,
+            "ratio": row.ratio,
             "connectivity": _over(runs, lambda run: 100 * (1 - run.report["sparsity"]))[0],
+            "operations": _over(smaller, _saved)[0],
             "accuracy": accuracy,
             "accuracy_std": spread,
             "best_on_test": _over(runs, _best_on_test)[0],
             "validation": _over(judged, _validation)[0],
             "paper": row.paper or row.method,
             "paper_connectivity": row.paper_connectivity,
+            "paper_operations": row.paper_operations,
             "paper_accuracy": row.paper_accuracy,
+            "paper_epochs": row.paper_epochs,
             "epochs": max((run.report["epochs"] for run in runs), default=None),
             "seeds": len(runs),
         }
@@ -427,13 +437,17 @@ def text(rows: Sequence[Mapping[str, Any]]) -> tuple[list[str], list[list[str]]]
         "method": [row["method"] for row in rows],
         "data": [row["dataset"] for row in rows],
         "alpha": [_word(row["alpha"], "g") for row in rows],
+        "ratio": [_word(row["ratio"], "g") for row in rows],
         "conn. %": [_word(row["connectivity"]) for row in rows],
         "paper conn. %": [_word(row["paper_connectivity"]) for row in rows],
+        "FLOPs saved %": [_word(row["operations"]) for row in rows],
+        "paper FLOPs saved %": [_word(row["paper_operations"]) for row in rows],
         "validation": [_word(row["validation"]) for row in rows],
         "acc. %": [_word(row["accuracy"]) + _spread(row) for row in rows],
         "best on test": [_word(row["best_on_test"]) for row in rows],
         "paper acc. %": [_word(row["paper_accuracy"]) for row in rows],
         "epochs": [_word(row["epochs"], "d") for row in rows],
+        "paper epochs": [_word(row["paper_epochs"], "d") for row in rows],
         "seeds": [_word(row["seeds"] or None, "d") for row in rows],
     }
     told = {name: cells for name, cells in columns.items() if {*cells} != {report.NONE}}
@@ -472,6 +486,11 @@ def _over(
     return mean_and_spread([of(run) for run in runs]) if runs else (None, None)
 
 
+def _saved(run: report.Run) -> float:
+    """Share of the multiplications that the compact network does without, in percent."""
+    return 100 * (1 - run.report["compact"]["multiplications"] / run.report["dense_synops"])
+
+
 def _validation(run: report.Run) -> Any:
     return run.records[-1]["accuracy"]["validation"]
 
@@ -506,6 +525,16 @@ KINDS: dict[str, Kind] = {
     "thetas": lambda d, runs, rows: plots.thetas(_records_of(_first(runs), d.layer)),
     "rewiring": lambda d, runs, rows: plots.rewiring(_records_of(_first(runs), d.layer)),
     "rates": lambda d, runs, rows: plots.rates({k: r.report for k, r in runs.items()}, d.layer),
+    "ratios": lambda _, runs, rows: plots.ratios(rows),
+    "entropy": lambda _, runs, rows: plots.entropy(_first(runs).report),
+    "classes": lambda _, runs, rows: plots.classes({k: r.report for k, r in runs.items()}),
+    "consistency": lambda _, runs, rows: plots.consistency(
+        {k: (run.records, run.report) for k, run in runs.items()}
+    ),
+    "losses": lambda _, runs, rows: plots.losses({k: run.records for k, run in runs.items()}),
+    "transition": lambda _, runs, rows: plots.transition(
+        {k: run.records for k, run in runs.items()}
+    ),
     "tradeoff": lambda _, runs, rows: plots.tradeoff(
         report.collect([run.path for run in runs.values()])
     ),

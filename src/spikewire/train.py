@@ -14,11 +14,11 @@ from __future__ import annotations
 import math
 import shutil
 import time
-from collections.abc import Callable, Generator, Iterable, Iterator
+from collections.abc import Callable, Generator, Iterable, Iterator, Mapping
 from contextlib import nullcontext
 from dataclasses import dataclass, field, replace
 from itertools import islice
-from typing import Any, Protocol
+from typing import Any, NamedTuple, Protocol
 
 import torch
 from torch import Tensor, nn
@@ -102,7 +102,7 @@ class Epoch:
         seconds: spent on this epoch's training.
         lr: learning rate of its last step.
         loss_sum, hits, seen: over its training samples.
-        accuracy: percent, by part; None where there is no such part.
+        accuracy, losses: percent, and mean over samples, by part; None where there is none.
         firing_rate: spikes per neuron and time step on the last part evaluated.
     """
 
@@ -116,6 +116,7 @@ class Epoch:
     hits: int = 0
     seen: int = 0
     accuracy: dict[str, float | None] = field(default_factory=dict)
+    losses: dict[str, float | None] = field(default_factory=dict)
     firing_rate: float | None = None
 
     @property
@@ -201,7 +202,8 @@ def fit(
             if halt := distributed.agree(stop()):
                 break
         state = _summed(state, device)
-        yield _evaluated(state, model, validation, test) if state.complete else state
+        parts = {"validation": validation, "test": test}
+        yield _evaluated(state, model, _objective(loss), parts) if state.complete else state
         if halt:
             return
         start = Epoch(state.epoch + 1, 0, len(train), state.step)
@@ -298,46 +300,63 @@ class _Trainer:
         return loss, hits
 
 
-def evaluate(
-    model: nn.Module, batches: Iterable[tuple[Tensor, Tensor]]
-) -> tuple[float, float | None]:
-    """Accuracy in percent, and the firing rate: spikes per neuron and time step, None without.
+class Evaluation(NamedTuple):
+    """Accuracy in percent, mean loss, and spikes per neuron and time step, None without neurons."""
 
-    Under several processes each evaluates its share of the data.
+    accuracy: float
+    loss: float
+    firing_rate: float | None
+
+
+def evaluate(
+    model: nn.Module, batches: Iterable[tuple[Tensor, Tensor]], loss: str | Loss = "mse"
+) -> Evaluation:
+    """How a network does on data; under several processes each evaluates its share.
+
+    Args:
+        model: images (B, C, H, W) to outputs (T, B, classes) or (B, classes).
+        batches: of images and labels.
+        loss: a name of `LOSSES`, or a function of (outputs, labels).
 
     >>> from spikewire.nets import tiny
-    >>> 0.0 <= evaluate(tiny(T=2), [(torch.rand(4, 1, 8, 8), torch.arange(4))])[0] <= 100.0
+    >>> 0.0 <= evaluate(tiny(T=2), [(torch.rand(4, 1, 8, 8), torch.arange(4))]).accuracy <= 100.0
     True
     """
+    objective = _objective(loss)
     network = unwrapped(model)
     distributed.share_buffers(network)
     device = next(network.parameters()).device
-    hits = seen = 0
+    hits, seen, lost = 0.0, 0.0, 0.0
     with testing(network), activity_of(network) as activity:
-        for images, labels in batches:
+        for images, given in batches:
+            labels = given.to(device)
             outputs = network(images.to(device))
             reset(network)
-            hits += int((readout(outputs).argmax(1) == labels.to(device)).sum())
+            hits += int((readout(outputs).argmax(1) == labels).sum())
+            lost += len(labels) * float(objective(outputs.float(), labels))
             seen += len(labels)
     rate = (activity.rate or 0.0) * seen
-    sums = torch.tensor([hits, seen, rate], dtype=torch.float64, device=device)
-    hits, seen, rate = distributed.total(sums).tolist()
-    return 100.0 * hits / seen, None if activity.rate is None else rate / seen
+    sums = torch.tensor([hits, lost, rate, seen], dtype=torch.float64, device=device)
+    hits, lost, rate, seen = distributed.total(sums).tolist()
+    return Evaluation(
+        100.0 * hits / seen, lost / seen, None if activity.rate is None else rate / seen
+    )
 
 
 def _evaluated(
     state: Epoch,
     model: nn.Module,
-    validation: Iterable[tuple[Tensor, Tensor]] | None,
-    test: Iterable[tuple[Tensor, Tensor]] | None,
+    objective: Loss,
+    parts: Mapping[str, Iterable[tuple[Tensor, Tensor]] | None],
 ) -> Epoch:
     accuracy: dict[str, float | None] = {"train": 100.0 * state.hits / state.seen}
+    losses: dict[str, float | None] = {"train": state.loss}
     rate = None
-    for name, batches in (("validation", validation), ("test", test)):
-        accuracy[name] = None
+    for name, batches in parts.items():
+        accuracy[name] = losses[name] = None
         if batches is not None:
-            accuracy[name], rate = evaluate(model, batches)
-    return replace(state, accuracy=accuracy, firing_rate=rate)
+            accuracy[name], losses[name], rate = evaluate(model, batches, objective)
+    return replace(state, accuracy=accuracy, losses=losses, firing_rate=rate)
 
 
 def _summed(state: Epoch, device: torch.device) -> Epoch:

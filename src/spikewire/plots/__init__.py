@@ -5,6 +5,7 @@ figure, a caption in words, and the numbers behind it. The same records give the
 Nothing here uses the global state of matplotlib, so figures may be drawn inside any program.
 """
 
+from spikewire.plots.features import classes, consistency, entropy, losses, transition
 from spikewire.plots.figure import Plot
 from spikewire.plots.run import (
     accuracy,
@@ -24,6 +25,7 @@ from spikewire.plots.runs import (
     frontier,
     mean_and_spread,
     rates,
+    ratios,
     tradeoff,
 )
 
@@ -32,17 +34,23 @@ __all__ = [
     "Plot",
     "Quantity",
     "accuracy",
+    "classes",
     "connectivity",
+    "consistency",
     "courses",
     "distributions",
+    "entropy",
     "figures",
     "firing",
     "frontier",
+    "losses",
     "mean_and_spread",
     "rates",
+    "ratios",
     "rewiring",
     "sparsity",
     "thetas",
     "tradeoff",
+    "transition",
     "weights",
 ]

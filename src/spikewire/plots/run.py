@@ -10,6 +10,7 @@ from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 from matplotlib.ticker import FuncFormatter, MaxNLocator
 
+from spikewire.plots.features import entropy
 from spikewire.plots.figure import (
     AMBER,
     BARS,
@@ -74,6 +75,7 @@ def figures(
         firing(report, dense_report),
         weights(records),
         thetas(records),
+        entropy(report),
     )
     return [plot for plot in drawn if plot is not None]
 

@@ -300,6 +300,48 @@ def frontier(rows: Sequence[Mapping[str, Any]]) -> Plot:
     )
 
 
+@drawn_in_style
+def ratios(rows: Sequence[Mapping[str, Any]]) -> Plot:
+    """Draw accuracy against the share of synapses that come back, one series per method.
+
+    Chen, Liu, Liu and You 2023 (arXiv 2311.16141 v3), Fig. 2.
+
+    Args:
+        rows: of a table of a study; a method without a `ratio` becomes a horizontal line.
+
+    Example:
+        >>> row = {"method": "chance", "ratio": 0.2, "accuracy": 70.0, "accuracy_std": 0.5}
+        >>> ratios([row]).rows
+        (('chance', 0.2, 70.0, 0.5),)
+    """
+    figure = Figure(figsize=(WIDTH, 3.6), layout="constrained")
+    axes = figure.subplots()
+    there = [row for row in rows if row["accuracy"] is not None]
+    named = dict.fromkeys(row["method"] for row in there)
+    for rank, (colour, method) in enumerate(zip(colours(len(named)), named, strict=True)):
+        mine = [row for row in there if row["method"] == method]
+        points = _pairs(mine, "ratio", "accuracy", "accuracy_std")
+        label = readable(method, 40)
+        if points:
+            _frontier(axes, points, colour, MARKERS[rank % len(MARKERS)], label, filled=True)
+        else:
+            axes.axhline(mine[0]["accuracy"], color=colour, linestyle="--", label=label)
+    axes.set_xlabel("share of synapses that come back at an event")
+    axes.set_ylabel("test accuracy (%)")
+    _, labels = axes.get_legend_handles_labels()
+    figure.legend(loc="outside lower center", ncols=legend_columns(labels))
+    columns = ("method", "ratio", "accuracy", "accuracy_std")
+    return Plot(
+        name="ratios",
+        title="Accuracy against the share that comes back",
+        caption="Test accuracy of the last epoch, mean over seeds and sample standard deviation; "
+        "dashed: without regrowth, or without pruning.",
+        figure=figure,
+        columns=columns,
+        rows=tuple(tuple(row[column] for column in columns) for row in there),
+    )
+
+
 def _pairs(rows: Sequence[Mapping[str, Any]], x: str, y: str, spread: str = "") -> list[Any]:
     """(x, y, spread of y) of the rows that have both, each once, from left to right."""
     return sorted(

@@ -1,0 +1,308 @@
+"""Figures of how networks represent classes, and of what their neurons tell."""
+
+import statistics
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any
+
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+
+from spikewire.plots.figure import (
+    BLUE,
+    GREY,
+    MARKERS,
+    VERMILION,
+    WIDTH,
+    Plot,
+    Record,
+    colours,
+    curve,
+    drawn_in_style,
+    epoch_axis,
+    legend_columns,
+    panel_grid,
+    readable,
+)
+
+# Of fewer neurons a bin's mean entropy says little.
+_FEWEST = 5
+
+
+@drawn_in_style
+def entropy(report: Record) -> Plot | None:
+    """Draw the entropy of neurons against their distance from threshold.
+
+    Args:
+        report: report of a run with its `entropies`, in bins of distance for each neuron layer.
+
+    Returns:
+        The plot, or None when the run recorded none.
+
+    Example:
+        >>> layer = {"low": -1.0, "high": 1.0, "neurons": [9, 8], "entropy": [0.1, 0.9]}
+        >>> entropy({"entropies": {"lif1": layer}}).rows
+        (('lif1', -1.0, 0.0, 9, 0.1), ('lif1', 0.0, 1.0, 8, 0.9))
+    """
+    layers = report.get("entropies")
+    if not layers:
+        return None
+    figure = Figure(figsize=(WIDTH, 3.6), layout="constrained")
+    axes = figure.subplots()
+    rows = [(name, *each) for name, told in layers.items() for each in _bins(told)]
+    for colour, name in zip(colours(len(layers)), layers, strict=True):
+        mine = [row for row in rows if row[0] == name and row[3] >= _FEWEST]
+        middles = [(low + high) / 2 for _, low, high, *_ in mine]
+        axes.plot(middles, [row[4] for row in mine], color=colour, label=readable(name))
+    axes.axvline(0, color=GREY, linestyle="--", linewidth=1)
+    axes.set_xlabel("mean membrane potential less threshold")
+    axes.set_ylabel("entropy (bits per time step)")
+    figure.legend(loc="outside lower center", ncols=legend_columns(list(layers)))
+    return Plot(
+        name="entropy",
+        title="Entropy of neurons by distance from threshold",
+        caption="Mean entropy of the neurons of each layer whose membrane potential before reset "
+        "lies so far from the threshold (dashed) on average over test images and time steps; bins "
+        f"of fewer than {_FEWEST} neurons are in the CSV only.",
+        figure=figure,
+        columns=("layer", "low", "high", "neurons", "entropy"),
+        rows=tuple(row for row in rows if row[3]),
+    )
+
+
+def _bins(told: Record) -> list[tuple[float, float, int, float]]:
+    width = (told["high"] - told["low"]) / len(told["neurons"])
+    return [
+        (told["low"] + place * width, told["low"] + (place + 1) * width, count, bits)
+        for place, (count, bits) in enumerate(zip(told["neurons"], told["entropy"], strict=True))
+    ]
+
+
+@drawn_in_style
+def classes(reports: Mapping[str, Record]) -> Plot | None:
+    """Draw two networks against each other, class by class: how alike features are.
+
+    Left the variance of test features within each class, right the cosine between the mean features
+    of training and test images. Chen, Liu, Liu and You 2023 (arXiv 2311.16141 v3), section 6.2.
+
+    Args:
+        reports: of two runs by label, the one to compare with first, with their `features`.
+
+    Returns:
+        The plot, or None unless both are there.
+
+    Example:
+        >>> told = {"classes": ["a"], "variance": {"test": [0.5]}, "likeness": [0.9]}
+        >>> classes({"one": {"features": told}, "other": {"features": told}}).rows
+        (('a', 0.5, 0.5, 0.9, 0.9),)
+    """
+    told: list[Any] = [report.get("features") for report in reports.values()]
+    if len(told) != 2 or not all(told):
+        return None
+    before, after = reports
+    variances, likeness = ([of(each) for each in told] for of in (_variance, _likeness))
+    figure = Figure(figsize=(WIDTH, 3.0), layout="constrained")
+    left, right = figure.subplots(1, 2)
+    _against(left, variances, BLUE, "variance within a class")
+    _against(right, likeness, VERMILION, "cosine of train and test")
+    for axes in (left, right):
+        axes.set_xlabel(readable(before))
+        axes.set_ylabel(readable(after))
+    count = len(variances[0])
+    tighter = sum(a < b for b, a in zip(*variances, strict=True))
+    closer = sum(a > b for b, a in zip(*likeness, strict=True))
+    return Plot(
+        name="classes",
+        title="Features class by class",
+        caption=f"Each point is a class; on the line both networks are equal. Of {count} classes, "
+        f"{after} has the smaller variance of test features in {tighter}, and the larger cosine "
+        f"between the mean features of training and test images in {closer}.",
+        figure=figure,
+        columns=("class", "variance_before", "variance_after", "cosine_before", "cosine_after"),
+        rows=tuple(zip(told[0]["classes"], *variances, *likeness, strict=True)),
+    )
+
+
+def _variance(told: Any) -> list[float]:
+    return told["variance"]["test"]
+
+
+def _likeness(told: Any) -> list[float]:
+    return told["likeness"]
+
+
+def _against(axes: Axes, pairs: Sequence[Sequence[float]], colour: str, title: str) -> None:
+    low, high = min(map(min, pairs)), max(map(max, pairs))
+    axes.plot([low, high], [low, high], color=GREY, linewidth=1)
+    axes.plot(*pairs, linestyle="", marker="o", markersize=3, color=colour)
+    axes.set_title(title)
+
+
+@drawn_in_style
+def consistency(runs: Mapping[str, tuple[Sequence[Record], Record]]) -> Plot | None:
+    """Draw means over classes, and accuracy on both parts of the data, of several networks.
+
+    Args:
+        runs: records and report of each run by label, the report with its `features`.
+
+    Returns:
+        The plot, or None when no run recorded features.
+
+    Example:
+        >>> told = {"variance": {"test": [0.5]}, "likeness": [0.9]}
+        >>> records = [{"accuracy": {"train": 99.0, "test": 90.0}}]
+        >>> consistency({"a": (records, {"features": told})}).rows
+        (('a', 0.5, 0.9, 99.0, 90.0),)
+    """
+    found = {label: run for label, run in runs.items() if run[1].get("features")}
+    if not found:
+        return None
+    titles = ("variance within classes", "cosine, train and test",
+              "training accuracy (%)", "test accuracy (%)")  # fmt: skip
+    rows: list[tuple[Any, ...]] = [(label, *_means(*run)) for label, run in found.items()]
+    figure = Figure(figsize=(WIDTH, 4.2), layout="constrained")
+    panels = figure.subplots(2, 2)
+    for place, (axes, title) in enumerate(zip(panels.flat, titles, strict=True), 1):
+        values = [row[place] for row in rows]
+        places = range(len(rows))
+        axes.bar(places, values, color=colours(len(rows)), width=0.6)
+        margin = (max(values) - min(values)) or 0.1 * abs(values[0]) or 1.0
+        axes.set_ylim(min(values) - margin, max(values) + margin / 2)
+        axes.set_xticks(places, [readable(row[0], 14) for row in rows])
+        axes.set_title(title)
+        axes.grid(visible=False, axis="x")
+    return Plot(
+        name="consistency",
+        title="Features and accuracies",
+        caption="Means over classes of the variance of test features and of the cosine between the "
+        "mean features of training and test images; accuracies of the last epoch. Axes do not "
+        "begin at 0.",
+        figure=figure,
+        columns=("run", "variance", "cosine", "train_accuracy", "test_accuracy"),
+        rows=tuple(rows),
+    )
+
+
+def _means(records: Sequence[Record], report: Record) -> tuple[float, float, float, float]:
+    told, last = report["features"], records[-1]["accuracy"]
+    return (
+        statistics.fmean(_variance(told)),
+        statistics.fmean(_likeness(told)),
+        last["train"],
+        last["test"],
+    )
+
+
+@drawn_in_style
+def losses(runs: Mapping[str, Sequence[Record]]) -> Plot | None:
+    """Draw training loss (dashed) and test loss (solid) of several runs.
+
+    Args:
+        runs: metrics of each run, by label.
+
+    Returns:
+        The plot, or None when no run recorded the loss on test images.
+
+    Example:
+        >>> record = {"epoch": 1, "losses": {"train": 0.5, "test": 0.6}}
+        >>> losses({"a": [record]}).rows
+        (('a', 1, 0.5, 0.6),)
+    """
+    found = {label: records for label, records in runs.items() if _has_losses(records)}
+    if not found:
+        return None
+    figure = Figure(figsize=(WIDTH, 3.4), layout="constrained")
+    axes = figure.subplots()
+    for colour, (label, records) in zip(colours(len(found)), found.items(), strict=True):
+        curve(axes, records, _loss("test"), readable(label), colour)
+        curve(axes, records, _loss("train"), "_", colour, "--")
+    epoch_axis(axes)
+    axes.set_ylabel("loss: test solid, training dashed")
+    labels = [readable(label) for label in found]
+    shown = [line for line in axes.get_lines() if line.get_linestyle() == "-"]
+    figure.legend(shown, labels, loc="outside lower center", ncols=legend_columns(labels))
+    return Plot(
+        name="losses",
+        title="Losses over epochs",
+        caption="Mean loss on the test set after each epoch (solid), and over the training batches "
+        "of that epoch (dashed), which are augmented and pass while the network changes.",
+        figure=figure,
+        columns=("run", "epoch", "train_loss", "test_loss"),
+        rows=tuple(
+            (label, record["epoch"], record["losses"]["train"], record["losses"]["test"])
+            for label, records in found.items()
+            for record in records
+        ),
+    )
+
+
+def _has_losses(records: Sequence[Record]) -> bool:
+    return all((record.get("losses") or {}).get("test") is not None for record in records)
+
+
+def _loss(part: str) -> Callable[[Record], float]:
+    return lambda record: record["losses"][part]
+
+
+@drawn_in_style
+def transition(runs: Mapping[str, Sequence[Record]]) -> Plot | None:
+    """Draw how much weight two networks give the channels that only one of them has.
+
+    Chen, Liu, Liu and You 2023 (arXiv 2311.16141 v3), section 6.1: the mean gain of a network's own
+    channels, in units of the mean gain of all channels it has, as fine-tuning goes on.
+
+    Args:
+        runs: metrics of two runs of one network by label, with the `gains` of some epochs.
+
+    Returns:
+        The plot, or None unless there are two runs that end with different channels.
+
+    Example:
+        >>> def record(*gains): return {"epoch": 1, "gains": {"bn1": gains}}
+        >>> transition({"a": [record(1.0, 0.0, 3.0)], "b": [record(0.0, 1.0, 1.0)]}).rows
+        (('a', 1, 1, 0.5), ('b', 1, 1, 1.0))
+    """
+    told = {label: [r for r in records if r.get("gains")] for label, records in runs.items()}
+    if len(told) != 2 or not all(told.values()):
+        return None
+    here, there = ({key for key, gain in _gains(each[-1]) if gain} for each in told.values())
+    rows = [
+        (label, record["epoch"], len(own), share)
+        for (label, records), own in zip(told.items(), (here - there, there - here), strict=True)
+        for record in records
+        if own and (share := _share_of_gain(record, own)) is not None
+    ]
+    if not rows:
+        return None
+    figure, (axes,) = panel_grid(1, 2.8, "mean gain, own channels / all")
+    for colour, marker, label in zip(colours(2), MARKERS, told, strict=False):
+        mine = [(epoch, share) for name, epoch, _, share in rows if name == label]
+        if mine:
+            axes.plot(*zip(*mine, strict=True), color=colour, marker=marker, label=readable(label))
+    epoch_axis(axes)
+    figure.legend(loc="outside lower center", ncols=legend_columns(list(told)))
+    return Plot(
+        name="transition",
+        title="Gains of channels that one network has and the other has not",
+        caption="Mean absolute gain of a network's channels that the other does not end with, in "
+        "units of the mean absolute gain of all its channels, after channels were taken out.",
+        figure=figure,
+        columns=("run", "epoch", "channels", "share_of_gain"),
+        rows=tuple(rows),
+    )
+
+
+def _gains(record: Record) -> list[tuple[tuple[str, int], float]]:
+    return [
+        ((name, place), abs(gain))
+        for name, gains in record["gains"].items()
+        for place, gain in enumerate(gains)
+    ]
+
+
+def _share_of_gain(record: Record, own: set[tuple[str, int]]) -> float | None:
+    """None while all channels are still there."""
+    gains = dict(_gains(record))
+    present = [gain for gain in gains.values() if gain]
+    if len(present) == len(gains):
+        return None
+    return statistics.fmean(gains[key] for key in own) / statistics.fmean(present)
