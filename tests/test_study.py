@@ -93,6 +93,47 @@ def test_paper_g_has_the_numbers_of_its_tables():
         assert row.alpha in (getattr(chosen, "alpha", None), getattr(chosen, "l1", None))
 
 
+def test_paper_c_has_the_numbers_of_its_tables():
+    """Tables 1, 3, 4 and 5 of Chen, Liu, Liu and You 2023."""
+    asked = study.read("paper-c")
+
+    def number(table, method, data, **given):
+        found = [
+            row
+            for row in asked.rows
+            if table in row.tables
+            and row.method == method
+            and row.dataset.endswith(data)
+            and all(getattr(row, f"paper_{key}") == value for key, value in given.items())
+        ]
+        (row,) = found
+        return row.paper_accuracy
+
+    assert number("table-1", "criticality", "ResNet19") == 73.01
+    assert number("table-1", "IMP (Kim 2022)", "ResNet19", epochs=3380) == 70.54
+    assert number("table-3", "criticality", "CIFAR-100, VGG16", connectivity=4.31) == 72.23
+    assert number("table-3", "criticality", "6Conv-2FC", connectivity=0.69) == 90.45
+    assert number("table-3", "RigL (Evci 2020)", "ResNet19", connectivity=2.0) == 37.98
+    assert number("table-5", "without regrowth", "VGG16", connectivity=1.87) == 69.98
+    assert number("table-4", "GReg", "VGG16", operations=57.21) == 70.13
+    assert number("table-4", "criticality", "ResNet19", operations=67.85) == 72.51
+    assert [sum(f"table-{n}" in row.tables for row in asked.rows) for n in (1, 3, 4, 5)] == [
+        *(5, 46, 12, 9)
+    ]
+    assert {item for item in asked.items if item.startswith("figure")} == {
+        f"figure-{number}" for number in range(1, 7)
+    }
+    for row in asked.rows:
+        for run in row.runs:
+            chosen = config.recipe(
+                override(config.read(asked.runs[run][0]), asked.runs[run][1:])
+            ).method
+            if row.paper_operations is not None:
+                assert chosen.operations == pytest.approx(row.paper_operations / 100)
+            elif row.paper_connectivity not in (None, 100.0):
+                assert chosen.sparsity == pytest.approx(1 - row.paper_connectivity / 100)
+
+
 def test_a_row_is_the_mean_over_the_runs_that_are_there(tmp_path):
     asked = Study(
         "t",

@@ -525,6 +525,7 @@ KINDS: dict[str, Kind] = {
     "thetas": lambda d, runs, rows: plots.thetas(_records_of(_first(runs), d.layer)),
     "rewiring": lambda d, runs, rows: plots.rewiring(_records_of(_first(runs), d.layer)),
     "rates": lambda d, runs, rows: plots.rates({k: r.report for k, r in runs.items()}, d.layer),
+    "bars": lambda _, runs, rows: plots.bars(rows),
     "ratios": lambda _, runs, rows: plots.ratios(rows),
     "entropy": lambda _, runs, rows: plots.entropy(_first(runs).report),
     "classes": lambda _, runs, rows: plots.classes({k: r.report for k, r in runs.items()}),

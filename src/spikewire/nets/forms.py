@@ -1,7 +1,7 @@
 """The forms in which the literature builds VGG16 and ResNet19: neurons, normalisation, pooling."""
 
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import torch
 from spikingjelly.activation_based import layer
@@ -71,11 +71,11 @@ FORMS = {
 }
 
 
-def form_of(name: str, **sizes: int) -> Form:
+def form_of(name: str, surrogate: str = "", **sizes: int) -> Form:
     """Return the form called `name`, for a network of these sizes.
 
-    Raises ValueError, naming the nearest form, if there is none, or the size that is no whole
-    number of 1 or more.
+    A `surrogate` takes the place of the form's own. Raises ValueError, naming the nearest form, if
+    there is none, or the size that is no whole number of 1 or more.
 
     >>> form_of("lottery").bias
     True
@@ -83,4 +83,4 @@ def form_of(name: str, **sizes: int) -> Form:
     check("form", name, FORMS)
     for size, value in sizes.items():
         whole(size, value)
-    return FORMS[name]
+    return replace(FORMS[name], surrogate=surrogate) if surrogate else FORMS[name]

@@ -62,6 +62,7 @@ def resnet19(
     width: int = 64,
     channels: int = 3,
     classes: int = 10,
+    surrogate: str = "",
 ) -> nn.Sequential:
     """Return a convolution, 8 residual blocks and a read-out: (B, C, H, W) to (T, B, classes).
 
@@ -71,8 +72,8 @@ def resnet19(
 
     Arguments: `form`, of `FORMS`, see `vgg16`: "criticality" and "channels" normalise and fire
     before the convolutions of a block, "lottery" after them; `T`, time steps; `width`, channels of
-    the first convolution; `channels`, of the image; `classes`. Raises ValueError, naming the
-    argument, when one is out of range.
+    the first convolution; `channels`, of the image; `classes`; `surrogate`, see `vgg16`. Raises
+    ValueError, naming the argument, when one is out of range.
 
     Sources: as of `vgg16`.
 
@@ -81,7 +82,7 @@ def resnet19(
     >>> network(torch.rand(2, 3, 32, 32)).shape
     torch.Size([2, 2, 10])
     """
-    chosen = form_of(form, width=width, channels=channels, classes=classes)
+    chosen = form_of(form, surrogate, width=width, channels=channels, classes=classes)
     layers = OrderedDict[str, nn.Module](conv1=nn.Conv2d(channels, width, 3, padding=1, bias=False))
     if chosen.preactivation:
         layers["repeat"] = Repeat(T)

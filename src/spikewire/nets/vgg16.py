@@ -19,6 +19,7 @@ def vgg16(
     channels: int = 3,
     size: int = 32,
     classes: int = 10,
+    surrogate: str = "",
 ) -> nn.Sequential:
     """Return 13 convolutions and a linear read-out: images (B, C, H, W) to (T, B, classes).
 
@@ -29,8 +30,9 @@ def vgg16(
     threshold of 1/2, one normalisation over all time steps), "channels" (the same with arctan and a
     threshold of 1), "lottery" (max-pooling, biases, each time step normalised by itself); `T`, time
     steps; `width`, channels of the first convolution, the last have 8 times as many; `channels` and
-    `size`, of the square image, `size` a multiple of 32; `classes`. Raises ValueError, naming the
-    argument, when one is out of range.
+    `size`, of the square image, `size` a multiple of 32; `classes`; `surrogate` of the neurons, as
+    "sigmoid", in place of the form's own. Raises ValueError, naming the argument, when one is out
+    of range.
 
     Sources: Kim, Li, Park, Venkatesha, Yin, Panda, 2022, "Exploring lottery ticket hypothesis in
     spiking neural networks"; the released code of Chen, Liu, Liu, You, 2023, arXiv 2311.16141.
@@ -40,7 +42,7 @@ def vgg16(
     >>> network(torch.rand(2, 3, 32, 32)).shape
     torch.Size([2, 2, 10])
     """
-    chosen = form_of(form, width=width, channels=channels, classes=classes)
+    chosen = form_of(form, surrogate, width=width, channels=channels, classes=classes)
     if whole("size", size, 32) % 32:
         raise ValueError(f"size is {size}; give a multiple of 32, as the image is halved 5 times.")
     layers = OrderedDict[str, nn.Module](

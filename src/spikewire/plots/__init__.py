@@ -20,6 +20,7 @@ from spikewire.plots.run import (
 from spikewire.plots.runs import (
     QUANTITIES,
     Quantity,
+    bars,
     courses,
     distributions,
     frontier,
@@ -34,6 +35,7 @@ __all__ = [
     "Plot",
     "Quantity",
     "accuracy",
+    "bars",
     "classes",
     "connectivity",
     "consistency",

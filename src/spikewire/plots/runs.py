@@ -342,6 +342,41 @@ def ratios(rows: Sequence[Mapping[str, Any]]) -> Plot:
     )
 
 
+@drawn_in_style
+def bars(rows: Sequence[Mapping[str, Any]]) -> Plot:
+    """Draw accuracies as bars, one for each method.
+
+    Args:
+        rows: of a table of a study; those without runs are left out.
+
+    Example:
+        >>> bars([{"method": "tanh", "accuracy": 70.0, "accuracy_std": 0.5}]).rows
+        (('tanh', 70.0, 0.5),)
+    """
+    there = [row for row in rows if row["accuracy"] is not None]
+    figure = Figure(figsize=(WIDTH, 0.8 + 0.3 * len(there)), layout="constrained")
+    axes = figure.subplots()
+    values = [row["accuracy"] for row in there]
+    spreads = [row["accuracy_std"] for row in there]
+    places = range(len(there))
+    axes.barh(places, values, xerr=spreads, color=BLUE, height=0.6, capsize=2.5)
+    axes.set_yticks(places, [readable(row["method"], 40) for row in there])
+    axes.invert_yaxis()
+    margin = 3 * max(spreads) or 1.0
+    axes.set_xlim(min(values) - margin, max(values) + margin)
+    axes.set_xlabel("test accuracy (%), axis not from 0")
+    axes.grid(visible=False, axis="y")
+    columns = ("method", "accuracy", "accuracy_std")
+    return Plot(
+        name="bars",
+        title="Accuracies",
+        caption="Test accuracy of the last epoch, mean over seeds and sample standard deviation.",
+        figure=figure,
+        columns=columns,
+        rows=tuple(tuple(row[column] for column in columns) for row in there),
+    )
+
+
 def _pairs(rows: Sequence[Mapping[str, Any]], x: str, y: str, spread: str = "") -> list[Any]:
     """(x, y, spread of y) of the rows that have both, each once, from left to right."""
     return sorted(
