@@ -33,6 +33,8 @@ types: .venv/installed
 bench: .venv/installed
 	$(BIN)/python benchmarks/train_step.py
 	$(BIN)/python benchmarks/event.py
+	$(BIN)/python benchmarks/criticality.py
+	$(BIN)/python benchmarks/compact.py
 
 # All tables and figures, from the records.
 docs: .venv/installed
