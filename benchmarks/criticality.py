@@ -1,9 +1,10 @@
 """What criticality costs: an event on VGG16 (14.8 M weights), and its share of a training.
 
-The unit is one elementwise pass over the same weights in the same process (``torch.abs``). The
-share is what steps with an event take longer than the others, over the 2000 steps from one to the
-next, beside the same training without regrowth (``churn=0``). Prints a table; ``--json FILE``
-writes the record.
+The unit is one elementwise pass over the same weights in the same process (``torch.abs``), as one
+vector, as a ranking over the network sees them; tensor by tensor it is quicker, for the new memory
+is small and used again. The share is what steps with an event take longer than the others, over the
+2000 steps from one to the next, beside the same training without regrowth (``churn=0``). Prints a
+table; ``--json FILE`` writes the record.
 """
 
 from __future__ import annotations
@@ -82,11 +83,13 @@ def main() -> None:
         events = training.at_event[-options.runs :]
         usual = statistics.median(plain)
         found[f"{name}: the event alone"] = [each - usual for each in events]
-        found["elementwise pass (abs)"] = seconds(
+        flat = torch.cat([weight.detach().flatten() for weight in weights])
+        found["pass (abs), one vector"] = seconds(flat.abs, 4 * options.runs)
+        found["pass (abs), tensor by tensor"] = seconds(
             lambda w=weights: [each.abs() for each in w], 4 * options.runs
         )
     middle = {name: statistics.median(times) for name, times in found.items()}
-    unit = middle["elementwise pass (abs)"]
+    unit = middle["pass (abs), one vector"]
     total = sum(weight.numel() for weight in weights)
     print(f"{total:,} weights, batch {options.batch}, {torch.get_num_threads()} threads")
     for name, value in middle.items():

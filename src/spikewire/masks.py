@@ -83,7 +83,7 @@ def _strongest(name: str, flat: Tensor, keep: int, exact: bool) -> Tensor:
         return flat >= threshold
     chosen = flat > threshold
     short = keep - _count(chosen)
-    ties = (flat == threshold).nonzero().squeeze(1)
+    ties = _places(flat == threshold)
     chosen[ties[:short]] = True
     return chosen
 
@@ -99,13 +99,21 @@ def _kth_largest(flat: Tensor, k: int) -> float:
     if flat.device.type == "cpu":
         known = flat.float() if flat.dtype == torch.bfloat16 else flat  # unknown to numpy
         values = known.detach().numpy()
-        values = values[values > -np.inf]  # many equal ones slow partition down twentyfold
+        # many equal ones slow partition down twentyfold; indexing takes thrice as long as compress
+        values = np.compress(values > -np.inf, values)
         place = len(values) - k
         if place < 0:
             return -float("inf")
         values.partition(place)
         return float(values[place])
     return float(flat.topk(k).values[-1])
+
+
+def _places(mask: Tensor) -> Tensor:
+    """Where a bool vector is True."""
+    if mask.device.type == "cpu":  # numpy takes a quarter of torch's time
+        return torch.from_numpy(np.flatnonzero(mask.numpy()))
+    return mask.nonzero().squeeze(1)
 
 
 def _count(mask: Tensor) -> int:
