@@ -160,6 +160,8 @@ def test_a_row_is_the_mean_over_the_runs_that_are_there(tmp_path):
         "accuracy_std": pytest.approx(2**0.5),
         "best_on_test": 96.0,  # not 99: that network was dense
         "validation": None,
+        "difference": None,
+        "interval": None,
         "paper": "A",
         "paper_connectivity": 9.0,
         "paper_operations": None,
@@ -188,6 +190,34 @@ def test_a_grid_has_a_row_for_each_choice_and_one_for_all_seeds(tmp_path):
         ["GMP, lr 0.1", "MNIST", *[report.NONE] * 6],
         ["GMP, lr 0.2", "MNIST", "10.00", "98.00", "96.50 ± 0.71", "96.50", "1", "2"],
     ]
+
+
+def test_runs_are_compared_with_their_rivals_seed_by_seed(tmp_path):
+    vary = {"method.sparsity": [0.8, 0.9], "seed": [0, 1, 2]}
+    shared = {"tables": ["t"], "dataset": "MNIST"}
+    asked = Study(
+        "t",
+        grids=[
+            Grid("with", ["mnist"], vary, method="with", against="without", **shared),
+            Grid("without", ["mnist", "method=gmp"], vary, method="without", **shared),
+        ],
+    )
+    for name, accuracies in (("with", [96.0, 98.0, 97.0]), ("without", [95.0, 96.0])):
+        for seed, accuracy in enumerate(accuracies):
+            words = ["method.sparsity=0.9", f"seed={seed}"]
+            words = ["method=gmp", *words] if name == "without" else words
+            toml = recipe_of("mnist", *words)
+            write_run(tmp_path / f"{name}-0.9-{seed}", [accuracy], [0.9], seed=seed, toml=toml)
+    records = Records(asked, tmp_path)
+    assert set(records.needed("t")) == set(asked.all_runs)
+    rows = {row["method"]: row for row in records.table("t")}
+    ours = rows["with, sparsity 0.9"]
+    assert ours["difference"] == 1.5  # of seeds 0 and 1
+    assert ours["interval"] == pytest.approx(12.7062 * 0.5**0.5 / 2**0.5, rel=1e-4)
+    assert rows["with, sparsity 0.8"]["difference"] is None
+    assert rows["without, sparsity 0.9"]["difference"] is None
+    columns, lines = study.text([ours])
+    assert lines[0][columns.index("difference, 95 %")] == "+1.50 ± 6.35"
 
 
 def test_settings_have_a_folder_of_their_own(tmp_path):

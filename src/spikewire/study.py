@@ -56,7 +56,8 @@ class Grid:
     """Runs that differ in some settings: one for each choice of a value for every key.
 
     In its tables each has a row, named after the method and the values; those that differ in their
-    seed alone share one.
+    seed alone share one. `against` names the grid whose runs, at the same values, they are compared
+    with, seed by seed.
     """
 
     __pydantic_config__ = STRICT
@@ -66,6 +67,7 @@ class Grid:
     tables: list[str] = field(default_factory=list)
     method: str = ""
     dataset: str = ""
+    against: str = ""
 
     def runs(self) -> dict[str, list[str]]:
         """The words of each run by its name.
@@ -95,10 +97,11 @@ class Grid:
         for values in product(*told.values()):
             chosen = dict(zip(told, values, strict=True))
             words = [f"{key.rpartition('.')[2]} {value}" for key, value in chosen.items()]
-            run = "-".join([self.name, *(str(chosen.get(key, "*")) for key in self.vary)])
-            rows.append(
-                Row(self.tables, ", ".join([self.method, *words]), self.dataset, runs=[run])
-            )
+            suffix = "-".join(str(chosen.get(key, "*")) for key in self.vary)
+            label = ", ".join([self.method, *words])
+            rivals = [f"{self.against}-{suffix}"] if self.against else []
+            row = Row(self.tables, label, self.dataset, runs=[f"{self.name}-{suffix}"])
+            rows.append(replace(row, rivals=rivals))
         return rows
 
 
@@ -108,7 +111,8 @@ class Row:
 
     Connectivities, accuracies and operations saved are in percent; `alpha` is the strength of the
     penalty, `ratio` the share of synapses or channels that come back. `paper` is the method that
-    has the paper's numbers, where it is not the one that has ours.
+    has the paper's numbers, where it is not the one that has ours. `rivals` are the runs, by name
+    pattern, that those of the row are compared with, seed by seed.
     """
 
     __pydantic_config__ = STRICT
@@ -123,6 +127,7 @@ class Row:
     ratio: float | None = None
     paper_operations: float | None = None
     paper_epochs: int | None = None
+    rivals: list[str] = field(default_factory=list)
 
 
 @dataclass(frozen=True)
@@ -268,7 +273,8 @@ class Records:
         named = [run for drawing in drawings for run in drawing.runs.values()]
         for run in named:
             check("run", run, self.study.all_runs)
-        return list(dict.fromkeys([*self.matching(p for row in rows for p in row.runs), *named]))
+        patterns = (pattern for row in rows for pattern in (*row.runs, *row.rivals))
+        return list(dict.fromkeys([*self.matching(patterns), *named]))
 
     def missing(self, runs: Iterable[str]) -> list[str]:
         """Those that are not finished here.
@@ -343,7 +349,9 @@ class Records:
         `operations` is the share of multiplications, in percent, that the compact network does
         without where channels were taken out; `accuracy` is that of the last epoch, `best_on_test`
         the largest on the test set among the epochs about as sparse as the last one, `validation`
-        that of the last epoch on a validation split; all are means over `seeds` runs.
+        that of the last epoch on a validation split; all are means over `seeds` runs. `difference`
+        is the mean of what a run's accuracy is above that of its rival with the same seed, and
+        `interval` the half width of its 95 % confidence interval, by Student's t.
         """
         check("table", table, self.study.tables)
         return [self._row(row) for row in self.study.all_rows if table in row.tables]
@@ -352,10 +360,11 @@ class Records:
         return report.read(self.path(run))
 
     def _row(self, row: Row) -> dict[str, Any]:
-        runs = [self._read(run) for run in self.matching(row.runs) if not self.missing([run])]
+        runs, rivals = self._finished_of(row.runs), self._finished_of(row.rivals)
         smaller = [run for run in runs if run.report.get("compact")]
         judged = [run for run in runs if _validation(run) is not None]
-        accuracy, spread = _over(runs, lambda run: run.report["accuracy"]["last"])
+        accuracy, spread = _over(runs, _last)
+        difference, interval = paired(_by_seed(runs), _by_seed(rivals))
         return {
             "method": row.method,
             "dataset": row.dataset,
@@ -367,6 +376,8 @@ class Records:
             "accuracy_std": spread,
             "best_on_test": _over(runs, _best_on_test)[0],
             "validation": _over(judged, _validation)[0],
+            "difference": difference,
+            "interval": interval,
             "paper": row.paper or row.method,
             "paper_connectivity": row.paper_connectivity,
             "paper_operations": row.paper_operations,
@@ -375,6 +386,9 @@ class Records:
             "epochs": max((run.report["epochs"] for run in runs), default=None),
             "seeds": len(runs),
         }
+
+    def _finished_of(self, patterns: Iterable[str]) -> list[report.Run]:
+        return [self._read(run) for run in self.matching(patterns) if not self.missing([run])]
 
     def readme(self, words: str) -> str:
         """All that the records say, as Markdown; `words` are those of the command."""
@@ -444,6 +458,7 @@ def text(rows: Sequence[Mapping[str, Any]]) -> tuple[list[str], list[list[str]]]
         "paper FLOPs saved %": [_word(row["paper_operations"]) for row in rows],
         "validation": [_word(row["validation"]) for row in rows],
         "acc. %": [_word(row["accuracy"]) + _spread(row) for row in rows],
+        "difference, 95 %": [_difference(row) for row in rows],
         "best on test": [_word(row["best_on_test"]) for row in rows],
         "paper acc. %": [_word(row["paper_accuracy"]) for row in rows],
         "epochs": [_word(row["epochs"], "d") for row in rows],
@@ -460,6 +475,36 @@ def _word(value: float | None, form: str = ".2f") -> str:
 
 def _spread(row: Mapping[str, Any]) -> str:
     return f" ± {row['accuracy_std']:.2f}" if row["seeds"] > 1 else ""
+
+
+def _difference(row: Mapping[str, Any]) -> str:
+    if row["difference"] is None:
+        return report.NONE
+    spread = "" if row["interval"] is None else f" ± {row['interval']:.2f}"
+    return f"{row['difference']:+.2f}{spread}".replace("-", report.MINUS)
+
+
+def paired(
+    ours: Mapping[int, float], theirs: Mapping[int, float]
+) -> tuple[float | None, float | None]:
+    """Mean difference over the seeds that both have, and half of its 95 % confidence interval.
+
+    ``t(0.975, n - 1) s / sqrt(n)`` with the sample standard deviation s of n differences.
+
+    >>> mean, half = paired({0: 2.0, 1: 4.0, 2: 6.0}, {0: 1.0, 1: 2.0, 2: 3.0})
+    >>> mean, round(half, 4)
+    (2.0, 2.4841)
+    """
+    differences = [ours[seed] - theirs[seed] for seed in ours if seed in theirs]
+    if not differences:
+        return None, None
+    mean, spread = mean_and_spread(differences)
+    count = len(differences)
+    if count == 1:
+        return mean, None
+    from scipy.special import stdtrit  # takes half a second, which other commands need not wait
+
+    return mean, float(stdtrit(count - 1, 0.975)) * spread / count**0.5
 
 
 def course(run: report.Run) -> str:
@@ -484,6 +529,14 @@ def _over(
     runs: Sequence[report.Run], of: Callable[[report.Run], float]
 ) -> tuple[float | None, float | None]:
     return mean_and_spread([of(run) for run in runs]) if runs else (None, None)
+
+
+def _last(run: report.Run) -> float:
+    return run.report["accuracy"]["last"]
+
+
+def _by_seed(runs: Iterable[report.Run]) -> dict[int, float]:
+    return {run.report["seed"]: _last(run) for run in runs}
 
 
 def _saved(run: report.Run) -> float:
