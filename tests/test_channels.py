@@ -20,7 +20,7 @@ from spikewire.channels import (
     strength,
     survey,
 )
-from spikewire.methods import SCA, Slim
+from spikewire.methods import SCA, APoZ, Slim, SlimCriticality
 from spikewire.nets import resnet19, tiny, vgg16
 from spikewire.spelling import parse, spell
 
@@ -128,6 +128,41 @@ def test_a_read_out_keeps_its_channels():
     assert [c.name for c in found] == ["bn1", "bn2"]
 
 
+def test_a_layer_that_others_listen_to_is_behind_nobody():
+    class Shared(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.first, self.second = nn.Conv2d(1, 2, 1), nn.Conv2d(2, 2, 1)
+            self.norm, self.read = nn.BatchNorm2d(2), nn.Conv2d(2, 1, 1)
+
+        def forward(self, x):
+            x = self.first(x)
+            return self.read(x + self.second(self.norm(x)))
+
+    (found,) = channels_of(Shared(), torch.rand(1, 1, 2, 2))
+    assert found.behind is None
+
+
+@pytest.mark.parametrize("flatten", [lambda x: x.flatten(1), lambda x: torch.flatten(x, 1)])
+def test_flattening_without_a_module_is_understood(flatten):
+    class Flat(nn.Sequential):
+        def forward(self, x):
+            return self[2](flatten(self[1](self[0](x))))
+
+    net = Flat(nn.Conv2d(1, 2, 1), nn.BatchNorm2d(2), nn.Linear(8, 3))
+    assert [c.name for c in channels_of(net, torch.rand(1, 1, 2, 2))] == ["1"]
+
+
+def test_normalisations_that_cannot_lose_a_channel_are_named():
+    class Opaque(nn.Sequential):
+        def forward(self, x):
+            return self[2](self[1](self[0](x)).sort(1).values)
+
+    net = Opaque(nn.Conv2d(1, 2, 1), nn.BatchNorm2d(2), nn.Conv2d(2, 1, 1))
+    with pytest.raises(ValueError, match="no channel of 1 can leave the network"):
+        channels_of(net, torch.rand(1, 1, 2, 2))
+
+
 def test_shortcuts_of_post_activation_blocks_reach_the_neurons_after_the_sum():
     found = channels_of(resnet19("lottery", T=2, width=4), torch.rand(1, 3, 32, 32))
     ahead = {c.name: c.ahead for c in found}
@@ -142,17 +177,61 @@ def test_scores_are_spelled(name):
 
 def test_without_normalisation_there_is_nothing_to_take_out():
     net = nn.Sequential(nn.Linear(2, 2), neuron.IFNode())
-    with pytest.raises(ValueError, match="no batch normalisation with gains and biases in front"):
+    with pytest.raises(ValueError, match="the model has no batch normalisation"):
         Pruner(net, Slim(0.5), steps=4, data=[torch.rand(3, 2)])
+
+
+@pytest.mark.parametrize("method", [APoZ(0.5), SCA(0.5), SlimCriticality(0.5)])
+@pytest.mark.parametrize("ahead", [False, True])
+def test_neurons_are_looked_for_before_anything_is_done(method, ahead):
+    last = layer.Conv2d(2, 2, 1, step_mode="m")
+    parts = [*list(Two().children())[:2], last, *([neuron.IFNode(step_mode="m")] if ahead else [])]
+    words = "no neuron layer receives these" if ahead else "no neuron layer of a known library"
+    with pytest.raises(ValueError, match=words):
+        pruner_of(nn.Sequential(*parts), method=method)
+
+
+def test_data_may_hold_more_than_inputs_and_labels():
+    batch = (IMAGES, torch.eye(2)[:1], torch.tensor([7]))  # one-hot labels, places
+    assert activity(pruner_of(Two(), data=[batch]))["norm"].tolist() == [1 / 4, 0.0]
+
+
+def test_a_shuffling_loader_leaves_the_users_randomness_alone():
+    pictures = torch.utils.data.TensorDataset(torch.rand(8, 3, 32, 32))
+    loader = torch.utils.data.DataLoader(pictures, batch_size=4, shuffle=True)
+    net = vgg16(T=2, width=4)
+    before = torch.random.get_rng_state()
+    pruner = Pruner(net, SlimCriticality(0.5), steps=4, data=loader)
+    criticality(pruner)
+    assert torch.random.get_rng_state().equal(before)
+
+
+def test_a_network_that_was_just_run_is_put_to_rest():
+    net = Two().eval()
+    net(IMAGES)
+    assert pruner_of(net).channels
+    assert net.fire.v == 0.0
+
+
+def test_a_state_of_other_channels_is_refused_before_anything_is_loaded():
+    state = pruner_of(Two()).state_dict()
+    state["channels"]["other"] = state["channels"].pop("norm")
+    pruner = pruner_of(Two())
+    state["step"] = 3
+    with pytest.raises(ValueError, match="saved by Slim"):
+        pruner.load_state_dict(state)
+    assert pruner.step == 0
 
 
 @pytest.mark.parametrize(
     ("data", "words"),
     [
+        ([{"image": IMAGES}], "a batch is dict"),
+        ("images", "batches is str"),
         (None, "SCA takes out channels and looks at the network at work: give data="),
         (iter([IMAGES]), "can be gone through once only"),
         ([], "data has no batches"),
-        ([3], "batches is int: give a tensor of images"),
+        ([3], "a batch is int: give a tensor of images"),
     ],
 )
 def test_data_is_asked_for_before_anything_is_done(data, words):

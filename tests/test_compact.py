@@ -1,14 +1,16 @@
 """Compact networks: the same outputs from fewer channels, on every reference network."""
 
 import copy
+from types import SimpleNamespace
 
 import pytest
 import torch
 from spikingjelly.activation_based import layer, neuron
 from torch import nn
+from torch._subclasses.fake_tensor import FakeTensorMode
 from torch.nn.modules.batchnorm import _BatchNorm
 
-from spikewire.compact import Select, compact, rebuild
+from spikewire.compact import Select, _Flow, _normalised, _sum, compact, rebuild
 from spikewire.dialects import reset
 from spikewire.nets import net
 from spikewire.nets.forms import FORMS
@@ -208,3 +210,32 @@ def test_a_layer_of_the_users_own_may_keep_channels():
     smaller = compact(model, x)
     assert smaller[0].out_features == smaller[2].in_features == 2
     torch.testing.assert_close(smaller(x), model(x))
+
+
+def test_a_network_with_potentials_of_its_last_sequence_is_to_be_reset_first():
+    model = nn.Sequential(nn.Linear(2, 2), neuron.LIFNode())
+    model(torch.rand(3, 2))
+    with pytest.raises(ValueError, match="not at rest"):
+        compact(model, torch.rand(3, 2))
+
+
+def test_normalisation_without_gains_is_rebuilt():
+    model = nn.Sequential(
+        nn.Conv2d(1, 3, 1, bias=False), nn.BatchNorm2d(3, affine=False), nn.Conv2d(3, 2, 1)
+    ).eval()
+    with torch.no_grad():
+        model[2].weight[:, 1] = 0.0
+    x = torch.rand(2, 1, 2, 2)
+    smaller = compact(model, x)
+    assert smaller[1].num_features == 2
+    torch.testing.assert_close(rebuild(model, smaller.state_dict())(x), model(x))
+
+
+def test_constants_are_worked_out_on_the_cpu_wherever_the_network_is():
+    with FakeTensorMode():
+        weight, two = torch.empty(2, 3, device="cuda"), torch.empty(2, device="cuda")
+        linear = SimpleNamespace(weight=weight, bias=two)
+        norm = SimpleNamespace(weight=two, bias=two, running_mean=two, running_var=two, eps=1e-5)
+        flow = _Flow(0, torch.zeros(3), 1, -1)
+        assert _sum(linear, flow).device.type == "cpu"
+        assert _normalised(norm, torch.zeros(2)).device.type == "cpu"

@@ -70,6 +70,18 @@ def test_networks_that_step_through_time_themselves():
     assert found.centroids.shape[0] == 10 and found.counts.sum() == 4
 
 
+def test_one_batch_leaves_nothing_to_the_next():
+    torch.manual_seed(0)
+    net = nn.Sequential(
+        layer.Linear(3, 8, step_mode="m"),
+        neuron.LIFNode(step_mode="m"),
+        layer.Linear(8, 2, step_mode="m"),
+    )
+    batch = (3 * torch.rand(4, 5, 3), torch.tensor([0, 1, 0, 1, 0]))
+    once, twice = features(net, [batch], 2), features(net, [batch, batch], 2)
+    torch.testing.assert_close(once.centroids, twice.centroids)
+
+
 def test_labels_and_a_classifier_are_asked_for():
     with pytest.raises(ValueError, match="need labels"):
         features(network(), [IMAGES], 3)

@@ -368,3 +368,11 @@ def test_density_regrows_onto_busy_inputs():
     batch = torch.cat([(torch.rand(4, 2, 1, 5, 5) < 0.5).float(), silent], 2)
     found = scores_of(net, density, batch)["conv.weight"]
     assert found[:, 1].eq(0).all() and found[:, 0].gt(0).all()
+
+
+def test_density_counts_beyond_half_precision():
+    net = nn.Sequential(layer.Linear(1, 1, step_mode="m"), neuron.IFNode(step_mode="m")).half()
+    inputs = torch.ones(2, 40_000, 1, dtype=torch.float16)
+    pruner = Pruner(net, Record(density), torch.optim.SGD(net.parameters(), 0.0), steps=9)
+    net(inputs).sum().backward()
+    assert pruner.criticality.inputs("0.weight").tolist() == [1.0]

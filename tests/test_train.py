@@ -7,7 +7,7 @@ from torch.nn.functional import cross_entropy
 from spikewire import Cosine, Criticality, Pruner, Steps
 from spikewire.data import Batches, load
 from spikewire.nets import tiny
-from spikewire.train import Epoch, evaluate, fit
+from spikewire.train import LOSSES, Epoch, evaluate, fit
 
 DATA = load("digits")
 
@@ -131,6 +131,18 @@ def test_evaluate_counts_by_hand():
     assert loss == pytest.approx(float(cross_entropy(outputs, labels)), rel=1e-5)
     assert 0 <= rate <= 1
     assert not net.training
+
+
+def test_labels_may_be_small_integers():
+    net = network().eval()
+    images, labels = next(iter(batches(50, "test", shuffle=False)))
+    small = evaluate(net, [(images, labels.to(torch.int32))])
+    assert small == evaluate(net, [(images, labels)])
+
+
+def test_a_loss_of_each_time_step_needs_time_steps():
+    with pytest.raises(ValueError, match='needs those of each time step.*use "cross-entropy"'):
+        LOSSES["cross-entropy-at-each-step"](torch.rand(4, 10), torch.arange(4))
 
 
 @pytest.mark.parametrize(

@@ -2,19 +2,21 @@
 
 A channel is taken out by a gain and a bias of 0 in its normalisation: it is silent from there on,
 and `compact` leaves it out of the network. What is worth keeping is said by functions of the pruner
-that give scores by the normalisation's name; those below are in `CHANNEL_SCORES`.
+that give scores by the normalisation's name; those below are in `CHANNEL_SCORES`. One that looks at
+neurons has an attribute ``looks = True``: it is tried on one batch before any training.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any, ClassVar
 
 import torch
 from pydantic import BeforeValidator, PlainSerializer
 from torch import Tensor, nn
 
+from spikewire import distributed
 from spikewire.compact import Outline
 from spikewire.dialects import reset
 from spikewire.measure import pairs, testing
@@ -72,7 +74,8 @@ def channels_of(model: nn.Module, example: Tensor) -> list[Channels]:
     [('1', '0', 2)]
     """
     found = []
-    for place in Outline(model, example).normalisations():
+    places = Outline(model, example).normalisations()
+    for place in places:
         norm: Any = model.get_submodule(place.name)
         if norm.affine and place.free:
             mask = torch.ones_like(norm.weight, dtype=torch.bool)
@@ -80,12 +83,21 @@ def channels_of(model: nn.Module, example: Tensor) -> list[Channels]:
                 Channels(place.name, norm.weight, norm.bias, mask, place.behind, place.ahead, {})
             )
     if not found:
-        raise ValueError(
-            "the model has no batch normalisation with gains and biases in front of other layers: "
-            "methods that take out channels do so there; prune synapses instead, for example with "
-            "GMP"
-        )
+        raise ValueError(_nothing_free([place.name for place in places]))
     return found
+
+
+def _nothing_free(norms: list[str]) -> str:
+    if not norms:
+        return (
+            "the model has no batch normalisation: methods that take out channels do so there; "
+            "prune synapses instead, for example with GMP"
+        )
+    return (
+        f"no channel of {', '.join(norms)} can leave the network: they have no gains, or something "
+        "that compact does not understand takes all their channels; a layer of your own that "
+        "does nothing across channels may say keeps_channels = True"
+    )
 
 
 def survey(
@@ -124,7 +136,13 @@ def survey(
             reset(model)
     if not samples:
         raise ValueError("data has no batches: give a DataLoader, or a list of batches")
-    return {name: total / samples for name, total in sums.items()}
+    return {name: _over_all(total, samples) for name, total in sums.items()}
+
+
+def _over_all(sums: Tensor, samples: int) -> Tensor:
+    """The mean over the samples of all processes."""
+    both = distributed.total(torch.cat([sums, sums.new_tensor([samples])]))
+    return both[:-1] / both[-1]
 
 
 # --- what a neuron layer shows --------------------------------------------------------------------
@@ -207,12 +225,18 @@ def activity(pruner: Pruner) -> dict[str, Tensor]:
     return _ahead(pruner, pruner.survey(fired))
 
 
+activity.looks = True  # pyright: ignore[reportFunctionMemberAccess]
+
+
 def potential(pruner: Pruner) -> dict[str, Tensor]:
     """Mean absolute membrane potential before reset over the data.
 
     Li et al. 2024 (SCA, arXiv 2406.01072).
     """
     return _ahead(pruner, pruner.survey(charged, membranes=True))
+
+
+potential.looks = True  # pyright: ignore[reportFunctionMemberAccess]
 
 
 @dataclass(frozen=True)
@@ -233,6 +257,7 @@ class ChannelCriticality:
 
     surrogate: Surrogate = Arctan()
     over: str = "max"
+    looks: ClassVar[bool] = True
 
     def __post_init__(self) -> None:
         check("way to take a map together", self.over, ("max", "mean"))
@@ -253,11 +278,17 @@ criticality = ChannelCriticality()
 
 def _ahead(pruner: Pruner, seen: dict[str, Tensor]) -> dict[str, Tensor]:
     """What was seen in the neuron layer that each normalisation feeds."""
-    return {
+    scores = {
         c.name: seen[c.ahead].to(c.gain)
         for c in pruner.channels
         if c.ahead is not None and len(seen[c.ahead]) == len(c.mask)
     }
+    if not scores:
+        raise ValueError(
+            f"{', '.join(c.name for c in pruner.channels)}: no neuron layer receives these "
+            "channels as they are; use a score that looks at no neurons, such as gain"
+        )
+    return scores
 
 
 CHANNEL_SCORES: dict[str, Any] = {

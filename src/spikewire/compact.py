@@ -115,8 +115,8 @@ def rebuild(model: nn.Module, tensors: Mapping[str, Tensor]) -> nn.Module:
             if isinstance(module, (*_CONVOLUTIONS, nn.Linear)) and _plain(module):
                 shape, full = tensors[f"{name}.weight"].shape, module.weight.shape
                 _cut(module, _first(shape[0], full[0]), _first(shape[1], full[1]))
-            elif isinstance(module, _BatchNorm) and module.affine:
-                _narrow(module, _first(len(tensors[f"{name}.weight"]), module.num_features))
+            elif isinstance(module, _BatchNorm):
+                _narrow(module, _first(len(tensors[f"{name}.running_mean"]), module.num_features))
         smaller.load_state_dict(tensors)
     except (KeyError, AttributeError, RuntimeError) as error:
         raise ValueError(
@@ -136,7 +136,8 @@ class Normalisation:
 
     Attributes:
         name: of its module.
-        behind: the layer whose output channels it normalises; None where it normalises a sum.
+        behind: the layer whose output channels it normalises, it alone; None where it normalises a
+            sum, or where others take that output too.
         ahead: the neuron layer that its channels reach first; None if none does.
         free: whether its channels may leave the network; those of a read-out may not.
     """
@@ -168,7 +169,7 @@ class Outline:
         self._graph = _traced(model, example)
 
     def needed(self, masks: Mapping[str, Tensor] | None = None) -> dict[str, Tensor]:
-        """Which weights of convolutions and linear layers would be left, as masks by name.
+        """Which weights of convolutions and linear layers would be left: masks by name, on the CPU.
 
         Args:
             masks: bool (C,) by the name of a normalisation: the channels that it lets pass, be it
@@ -212,8 +213,8 @@ class Outline:
         held = [(norm.weight.data, norm.bias.data) for norm in norms]
         for norm, mask in zip(norms, masks.values(), strict=True):
             newborn = (norm.weight == 0) & (norm.bias == 0)
-            norm.weight.data = norm.weight.masked_fill(newborn, 1.0) * mask
-            norm.bias.data = norm.bias * mask
+            norm.weight.data = norm.weight.masked_fill(newborn, 1.0) * mask.to(norm.weight)
+            norm.bias.data = norm.bias * mask.to(norm.bias)
         yield _Channels(self._graph)
         for norm, (weight, bias) in zip(norms, held, strict=True):
             norm.weight.data, norm.bias.data = weight, bias
@@ -233,7 +234,13 @@ class _Tracer(fx.Tracer):
 
 
 def _traced(model: nn.Module, example: Tensor) -> fx.GraphModule:
-    frozen = copy.deepcopy(model).eval()
+    try:
+        frozen = copy.deepcopy(model).eval()
+    except RuntimeError as error:  # torch copies no tensor that has a history
+        raise ValueError(
+            "the network is not at rest: its neurons hold the potentials of the last sequence; "
+            "reset it first (spikingjelly: functional.reset_net)"
+        ) from error
     reset(frozen)
     try:
         graph = fx.GraphModule(frozen, _Tracer().trace(frozen))
@@ -316,22 +323,28 @@ class _Channels:
             spreads = [self.flows[one].spread for one in node.all_input_nodes if one in self.flows]
             shapes = {_shape(one) for one in [node, *node.all_input_nodes]}
             return len(spreads) == 2 and spreads[0] == spreads[1] and len(shapes) == 1
-        if isinstance(module, nn.Flatten):
-            return _shape(node)[-1] % len(self.flows[node.all_input_nodes[0]].constant) == 0
+        if _flattens(node, module):
+            return self._keeps_entries(node)
         if module is not None and dialect(module) is not None:
-            return all(one.numel() == 1 for one in (*module.parameters(), *module.buffers()))
+            # what a neuron layer has for each channel would have to be cut with it
+            return all(one.numel() <= 1 for one in (*module.parameters(), *module.buffers()))
         return module is not None and _keeps_channels(module)
+
+    def _keeps_entries(self, node: fx.Node) -> bool:
+        """Whether channels, and what follows them, become the last dimension."""
+        source = node.all_input_nodes[0]
+        return _shape(node)[-1] == _shape(source)[self.flows[source].dim :].numel()
 
     def _passed(self, node: fx.Node, module: nn.Module | None, sources: list[_Flow]) -> _Flow:
         first = sources[0]
         constant, spread, dim = first.constant, first.spread, first.dim
-        if module is None:
+        if len(sources) > 1:
             for other in sources[1:]:
                 constant = constant + other.constant
                 self._join(first.space, other.space)
-        elif isinstance(module, nn.Flatten):
+        elif _flattens(node, module):
             spread, dim = _shape(node)[-1] // len(constant), -1
-        elif dialect(module) is not None:
+        elif module is not None and dialect(module) is not None:
             constant = _fired(module, constant, _shape(node))
         elif isinstance(module, _AVERAGES) and module.padding not in (0, (0,), (0, 0), (0, 0, 0)):
             constant = constant.masked_fill(constant != 0, torch.nan)  # zeros are averaged in
@@ -377,7 +390,7 @@ class _Channels:
         if node in self.flows and isinstance(module, (*_CONVOLUTIONS, nn.Linear)):
             if _plain(module):
                 rows = module.weight[self.of(node)]  # (kept, in * spread, ...)
-                columns = rows.transpose(0, 1).flatten(1).ne(0).any(1)
+                columns = rows.transpose(0, 1).flatten(1).ne(0).any(1).cpu()
                 return columns.view(-1, flow.spread).any(1) & (flow.constant != 0)
         if node in self.flows and self.normalises(node):
             return self.of(node)
@@ -404,9 +417,10 @@ class _Channels:
         return kept.expand_as(weight).clone()
 
     def behind(self, node: fx.Node) -> str | None:
-        """The layer with weights whose output this node takes, or None."""
+        """The layer with weights whose output this node takes, and no other, or None."""
         source = node.all_input_nodes[0]
-        return str(source.target) if source in self.weighted() else None
+        alone = source in self.weighted() and len(source.users) == 1
+        return str(source.target) if alone else None
 
     def ahead(self, node: fx.Node) -> str | None:
         """The first neuron layer that this node's channels reach, or None."""
@@ -435,7 +449,7 @@ class _Channels:
 
     def shrink(self, smaller: nn.Module, node: fx.Node) -> None:
         """Cut the layer of this node to what is kept."""
-        module = smaller.get_submodule(str(node.target))
+        module: Any = smaller.get_submodule(str(node.target))
         if node not in self.flows or not node.all_input_nodes:
             return
         source = node.all_input_nodes[0]
@@ -449,10 +463,16 @@ class _Channels:
             _narrow(module, has)
             if not had.equal(has):
                 places = has[had].nonzero().view(-1, *[1] * (-1 - self.flows[source].dim))
-                _put_before(smaller, str(node.target), Select(places))
+                select = Select(places).to(next(smaller.parameters()).device)
+                _put_before(smaller, str(node.target), select)
 
     def _module(self, node: fx.Node) -> nn.Module | None:
         return self.graph.get_submodule(str(node.target)) if node.op == "call_module" else None
+
+
+def _flattens(node: fx.Node, module: nn.Module | None) -> bool:
+    plain = node.op == "call_method" and node.target == "flatten"
+    return isinstance(module, nn.Flatten) or plain or node.target is torch.flatten
 
 
 def _shape(node: fx.Node) -> Any:
@@ -475,19 +495,19 @@ def _dim(module: nn.Module) -> int:
 def _sum(module: Any, source: _Flow) -> Tensor:
     """A channel that listens to nothing holds its bias."""
     out, into = module.weight.shape[:2]
-    listens = module.weight.reshape(out, into, -1).ne(0).any(2)  # (out, in * spread)
+    listens = module.weight.detach().reshape(out, into, -1).ne(0).any(2).cpu()  # (out, in * spread)
     speaks = (source.constant != 0).repeat_interleave(source.spread)  # nan speaks
-    bias = torch.zeros(out) if module.bias is None else module.bias.detach()
+    bias = torch.zeros(out) if module.bias is None else module.bias.detach().cpu()
     return bias.masked_fill((listens & speaks).any(1), torch.nan)
 
 
 def _normalised(norm: Any, constant: Tensor) -> Tensor:
     if norm.running_mean is None:
         return torch.full_like(constant, torch.nan)
-    scale = (norm.running_var + norm.eps).rsqrt()
-    gain = torch.ones_like(scale) if norm.weight is None else norm.weight.detach()
-    shift = torch.zeros_like(scale) if norm.bias is None else norm.bias.detach()
-    known = gain * (constant - norm.running_mean) * scale + shift
+    scale = (norm.running_var.cpu() + norm.eps).rsqrt()
+    gain = torch.ones_like(scale) if norm.weight is None else norm.weight.detach().cpu()
+    shift = torch.zeros_like(scale) if norm.bias is None else norm.bias.detach().cpu()
+    known = gain * (constant - norm.running_mean.cpu()) * scale + shift
     return torch.where(gain == 0, shift, known)
 
 
@@ -495,7 +515,7 @@ def _fired(neuron: nn.Module, constant: Tensor, shape: torch.Size) -> Tensor:
     """0 where a constant current never makes the neuron fire within the sequence."""
     known = dialect(neuron)
     assert known is not None
-    silent = copy.deepcopy(neuron)
+    silent = copy.deepcopy(neuron).cpu()
     known.reset(silent)
     current = constant.nan_to_num(0.0)
     with torch.no_grad():

@@ -91,6 +91,7 @@ def features(model: nn.Module, batches: Iterable[Any], classes: int) -> Features
                     raise ValueError("features of classes need labels: give (images, labels)")
                 seen.clear()
                 model(images.to(device))
+                reset(model)
                 unit = normalize(torch.stack(seen).flatten(0, -3).double().mean(0), dim=1)
                 at = labels.to(device)
                 sums.index_add_(0, at, unit)

@@ -153,7 +153,8 @@ def _places(
     if missing := [name for name, weight in weights.items() if id(weight) not in found]:
         raise ValueError(
             f"optimizer: it does not hold {', '.join(missing)}: build it on this model's "
-            "parameters, or name the tensors it holds with only=[...]"
+            "parameters, give all that hold some in a list, or name the synapses it holds with "
+            "only=[...]"
         )
     return {name: found[id(weight)] for name, weight in weights.items()}
 

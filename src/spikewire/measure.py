@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, contextmanager, nullcontext
 from dataclasses import asdict, dataclass, fields
 from functools import partial
@@ -318,18 +318,29 @@ def pairs(batches: Any) -> Iterator[tuple[Tensor, Tensor | None]]:
     >>> [labels for _, labels in pairs([torch.zeros(2, 3), (torch.zeros(1, 3), torch.tensor([0]))])]
     [None, tensor([0])]
     """
-    if isinstance(batches, Tensor):
-        yield batches, None
-    elif isinstance(batches, tuple | list) and len(batches) == 2 and _are_labels(batches[1]):
-        yield batches[0], batches[1]
-    elif isinstance(batches, Iterable):
-        for batch in batches:
-            yield from pairs(batch)
+    one = isinstance(batches, tuple | list) and len(batches) == 2 and _are_labels(batches[1])
+    if one or isinstance(batches, Tensor):
+        yield _pair(batches)
+    elif isinstance(batches, Iterable) and not isinstance(batches, str | Mapping):
+        yield from map(_pair, batches)
     else:
-        raise ValueError(
-            f"batches is {type(batches).__name__}: give a tensor of images, a pair of images and "
-            "labels, or an iterable of those"
-        )
+        raise ValueError(_no_batch("batches is", batches))
+
+
+def _pair(batch: Any) -> tuple[Tensor, Tensor | None]:
+    """Inputs come first, labels (B,) may follow, and whatever else a data set gives."""
+    if isinstance(batch, Tensor):
+        return batch, None
+    if not isinstance(batch, tuple | list) or not batch or not isinstance(batch[0], Tensor):
+        raise ValueError(_no_batch("a batch is", batch))
+    return batch[0], batch[1] if len(batch) > 1 and _are_labels(batch[1]) else None
+
+
+def _no_batch(what: str, given: Any) -> str:
+    return (
+        f"{what} {type(given).__name__}: give a tensor of images, a pair of images and labels "
+        "(B,), or an iterable of those"
+    )
 
 
 def _are_labels(value: Any) -> bool:

@@ -296,7 +296,8 @@ class Probe:
         x = inputs[0].detach().abs()
         into = x.movedim(1 - module.weight.ndim, 0).flatten(1)  # (C_in, times samples places)
         total, count = self._inputs.get(synapses, (0.0, 0))
-        self._inputs[synapses] = (total + into.sum(1), count + into.shape[1])
+        sums = into.sum(1, dtype=torch.float64)  # half precision counts no further than 65 504
+        self._inputs[synapses] = (total + sums, count + into.shape[1])
 
     def _enter(self, name: str, neuron: nn.Module, inputs: tuple[Any, ...]) -> None:
         self._listeners[name].enter(neuron)

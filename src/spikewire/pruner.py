@@ -25,7 +25,8 @@ import torch
 from torch import Tensor, nn
 from torch.optim import Optimizer
 
-from spikewire.channels import channels_of, survey
+from spikewire import distributed
+from spikewire.channels import Channels, channels_of, survey
 from spikewire.compact import Outline
 from spikewire.hooks import Hooks
 from spikewire.masks import choose, pack, unpack
@@ -101,7 +102,7 @@ class Pruner:
         learning_rate: for methods that need one (Grad R, Deep R) when there is no optimizer.
         data: for methods that take out channels: batches of inputs, or of pairs of inputs and
             labels, that can be gone through again and again, such as a DataLoader of the training
-            set without augmentation.
+            set without augmentation. Several processes may each give their share.
         state: what `state_dict` gave, to continue a run: ``method.start`` is then not called.
 
     Raises:
@@ -147,7 +148,11 @@ class Pruner:
         self.learning_rate = learning_rate
         self.data = data
         self._synapses = synapses_of(self.model, only, possible)
-        self.channels = channels_of(self.model, self.example) if method.structured else []
+        self.channels: list[Channels] = []
+        if method.structured:
+            self.example = self._first_batch()
+            with testing(self.model):
+                self.channels = channels_of(self.model, self.example)
         self._criticality = self._probe()
         self._hooks: Hooks | None = None
         held = list(optimizer) if isinstance(optimizer, Sequence) else [optimizer]
@@ -249,11 +254,12 @@ class Pruner:
             ValueError: if it belongs to other tensors or another number of steps.
         """
         saved, name = state["synapses"], type(self.method).__name__
-        names = [s.name for s in self]
-        if (state["method"], state["steps"], set(saved)) != (name, self.steps, set(names)):
+        theirs = [*saved, *state.get("channels", ())]
+        names = [owned.name for owned in (*self, *self.channels)]
+        if (state["method"], state["steps"], set(theirs)) != (name, self.steps, set(names)):
             raise ValueError(
                 f"state: saved by {state['method']} with steps={state['steps']} for "
-                f"{', '.join(saved)}, but this is {name} with steps={self.steps} for "
+                f"{', '.join(theirs)}, but this is {name} with steps={self.steps} for "
                 f"{', '.join(names)}: build the pruner with the arguments of the one that was saved"
             )
         masks = {
@@ -312,13 +318,6 @@ class Pruner:
         if self._criticality is None:
             raise ValueError("no score of this method observes: set score.observes = True on yours")
         return self._criticality
-
-    @property
-    def example(self) -> Tensor:
-        """A batch of inputs, on the model's device."""
-        for inputs, _ in pairs(self.data):
-            return inputs.to(next(self.model.parameters()).device)
-        raise ValueError("data has no batches: give a DataLoader, or a list of batches")
 
     def __iter__(self) -> Iterator[Synapses]:
         return iter(self._synapses)
@@ -396,7 +395,9 @@ class Pruner:
         self, look: Callable[[Layer], Tensor], *, membranes: bool = False
     ) -> dict[str, Tensor]:
         """`channels.survey` of this network over the pruner's data."""
-        return survey(self.model, self.data or (), look, membranes=membranes)
+        distributed.share_buffers(self.model)  # ranks must see the same network
+        with torch.random.fork_rng(devices=[]):  # a DataLoader draws from the user's generator
+            return survey(self.model, self.data or (), look, membranes=membranes)
 
     @torch.no_grad()
     def keep_channels(self, masks: Mapping[str, Tensor]) -> None:
@@ -412,8 +413,17 @@ class Pruner:
                 self._hooks.forget(f"{c.name}.bias", changed)
             c.enforce()
 
+    def rehearse(self, score: Callable[[Pruner], Any]) -> None:
+        """Try a score on one batch of data, so that what it cannot do is said before training."""
+        data, self.data = self.data, [self.example]
+        try:
+            score(self)
+        finally:
+            self.data = data
+
     def outline(self) -> Outline:
         """What could be taken out of the network as it is now."""
+        distributed.share_buffers(self.model)
         with testing(self.model):
             return Outline(self.model, self.example)
 
@@ -430,6 +440,10 @@ class Pruner:
         for s in self:
             if s.masked and s.weight.grad is not None:
                 s.weight.grad.mul_(s.mask)
+        for c in self.channels:
+            for parameter in (c.gain, c.bias):
+                if parameter.grad is not None:
+                    parameter.grad.mul_(c.mask)
 
     # --- inside --------------------------------------------------------------------------------
 
@@ -442,6 +456,13 @@ class Pruner:
     def _enforce(self) -> None:
         for owned in (*self, *self.channels):
             owned.enforce()
+
+    def _first_batch(self) -> Tensor:
+        """A batch of inputs, on the model's device."""
+        with torch.random.fork_rng(devices=[]):
+            for inputs, _ in pairs(self.data):
+                return inputs.to(next(self.model.parameters()).device)
+        raise ValueError("data has no batches: give a DataLoader, or a list of batches")
 
     def _probe(self) -> Probe | None:
         heard = [one for one in vars(self.method).values() if getattr(one, "observes", False)]

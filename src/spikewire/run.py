@@ -24,6 +24,7 @@ import signal
 import statistics
 import subprocess
 import tomllib
+import warnings
 from collections.abc import Callable, Generator, Iterator
 from contextlib import closing, contextmanager
 from dataclasses import asdict, dataclass, replace
@@ -303,7 +304,11 @@ class _Training:
 
     def _compact(self) -> dict[str, Any]:
         """Write the network without the channels that are out; what report.json says of it."""
-        smaller = compact(self.model, self.pruner.example)
+        try:
+            smaller = compact(self.model, self.pruner.example)
+        except ValueError as error:  # a trained network is worth its report all the same
+            warnings.warn(f"no compact network was written: {error}", stacklevel=2)
+            return {}
         size = formats.save_dense(self.out / COMPACT, smaller)
         measured = measure(smaller, _whole(self.parts.test))
         return {

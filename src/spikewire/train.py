@@ -77,6 +77,11 @@ def cross_entropy_at_each_step(outputs: Tensor, labels: Tensor) -> Tensor:
     >>> round(cross_entropy_at_each_step(outputs, torch.tensor([1])).item(), 4)
     0.3466
     """
+    if outputs.ndim != 3:
+        raise ValueError(
+            f"outputs are of shape {tuple(outputs.shape)}: this loss needs those of each time "
+            'step, (T, B, classes); use "cross-entropy"'
+        )
     return cross_entropy(outputs.flatten(0, 1), labels.repeat(len(outputs)))
 
 
@@ -329,7 +334,7 @@ def evaluate(
     hits, seen, lost = 0.0, 0.0, 0.0
     with testing(network), activity_of(network) as activity:
         for images, given in batches:
-            labels = given.to(device)
+            labels = given.to(device, torch.int64)
             outputs = network(images.to(device))
             reset(network)
             hits += int((readout(outputs).argmax(1) == labels).sum())

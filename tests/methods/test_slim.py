@@ -114,6 +114,42 @@ def test_channels_go_until_so_many_operations_are_saved(build):
     assert pruner.outline().saving(whole) == pytest.approx(pruner.outline().saving(taken))
 
 
+def test_operations_count_whatever_the_sparsity_and_only_what_can_be_saved():
+    torch.manual_seed(0)
+    net = vgg16(**SMALL)
+    for module in net.modules():
+        if isinstance(module, nn.BatchNorm2d):
+            nn.init.uniform_(module.weight)
+    pruner = train(net, Slim(0.0, operations=0.4, until=0.25), 3, data=PICTURES)
+    assert pruner.outline().saving({c.name: c.mask for c in pruner.channels}) >= 0.4
+    with pytest.raises(ValueError, match=r"with one channel left in each normalisation 0\.\d+ of"):
+        train(vgg16(**SMALL), Slim(operations=0.999), 1, data=PICTURES)
+
+
+def test_no_floor_leaves_a_channel_all_the_same():
+    net = Chain()
+    with torch.no_grad():
+        net.bn2.weight.mul_(1e-3)
+    optimizer = torch.optim.SGD(net.parameters(), 0.0)
+    pruner = Pruner(net, Slim(0.75, until=0.25), optimizer, steps=STEPS, data=[IMAGES], floor=0)
+    for _ in range(3):
+        step(net, optimizer, IMAGES)
+    assert masks(pruner)["bn2"] == [0, 1, 0, 0]
+
+
+def test_still_leaves_nothing_of_channels_that_are_out():
+    net = Chain()
+    optimizer = torch.optim.SGD(net.parameters(), 0.1)
+    pruner = Pruner(net, Slim(0.5, until=0.25), optimizer, steps=STEPS, data=[IMAGES])
+    for _ in range(3):
+        step(net, optimizer, IMAGES)
+    optimizer.zero_grad()
+    net(IMAGES).sum().backward()
+    pruner.still()
+    for c in pruner.channels:
+        assert c.gain.grad[~c.mask].eq(0).all() and c.bias.grad[~c.mask].eq(0).all()
+
+
 @pytest.mark.parametrize("build", [vgg16, resnet19])
 def test_fine_tuning_is_that_of_the_compact_network(build):
     """Masks hold what is out at 0 exactly as if it were not there."""
@@ -224,7 +260,8 @@ def pushes(method, steps):
         plain = net.conv1.weight.grad.clone()
         optimizer.step()
         added = net.conv1.weight.grad - plain
-        found.append((added / net.conv1.weight).mean((1, 2, 3)).tolist())
+        share = (added / net.conv1.weight).nan_to_num(0.0)
+        found.append(share.mean((1, 2, 3)).tolist())
     return found, pruner
 
 
@@ -234,6 +271,14 @@ def test_chosen_filters_are_pushed_ever_harder():
         assert each == pytest.approx([strength, 0, strength, 0], abs=1e-5)
     step(pruner.model, pruner._hooks.optimizers[0], IMAGES)
     assert masks(pruner)["bn1"] == [0, 1, 0, 1]
+
+
+def test_fine_tuning_is_not_regularised():
+    method = GReg2(0.5, begin=0.0, pick=0.25, until=0.5, recover=0.1)
+    found, _ = pushes(method, 8)
+    assert found[3][1] == pytest.approx(-0.1, abs=1e-5)
+    for each in found[4:]:
+        assert [each[1], each[3]] == pytest.approx([0, 0], abs=1e-5)
 
 
 def test_all_filters_are_pushed_before_the_choice():

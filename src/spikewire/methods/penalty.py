@@ -68,15 +68,15 @@ class GReg1(TakeOut):
 
     def before_step(self, pruner: Pruner) -> None:
         if reaches(pruner, self.choice()):
-            chosen = super().chosen(pruner, self.sparsity)
+            chosen = super().chosen(pruner, 1.0)
             for channels in pruner.channels:
                 staying = chosen.get(channels.name, channels.mask)
                 channels.state["doomed"] = (~staying).to(channels.gain)
-        if pruner.progress >= self.begin:
+        if self.begin <= pruner.progress < self.until:
             self._penalise(pruner)
         super().before_step(pruner)
 
-    def chosen(self, pruner: Pruner, sparsity: float) -> dict[str, Tensor]:
+    def chosen(self, pruner: Pruner, done: float) -> dict[str, Tensor]:
         return {c.name: c.state["doomed"] == 0 for c in pruner.channels}
 
     def _penalise(self, pruner: Pruner) -> None:

@@ -24,6 +24,7 @@ from spikewire.channels import (
     gradient,
     potential,
 )
+from spikewire.masks import choose
 from spikewire.methods.prune import check_every, check_rise, check_score, check_share, reaches
 from spikewire.methods.rewire import without
 from spikewire.pruner import Method, Pruner
@@ -91,25 +92,38 @@ class TakeOut(Method):
                 "be taken out; give an earlier one, or more steps",
                 stacklevel=5,
             )
+        for score in (self.drop, self.grow) if at(self.churn, 0.0) else (self.drop,):
+            if getattr(score, "looks", False):
+                pruner.rehearse(score)
+        least = {c.name: torch.arange(len(c.mask)) < self.floor(pruner) for c in pruner.channels}
+        if self.operations and (most := pruner.outline().saving(least)) < self.operations:
+            raise ValueError(
+                f"operations={self.operations}: with one channel left in each normalisation "
+                f"{most:.3f} of them are saved; ask for less"
+            )
 
     def event(self, pruner: Pruner) -> bool:
         return reaches(pruner, self.until)
 
-    def plan(self) -> Callable[[float], float]:
-        """Share of the channels that are out, as a function of progress."""
-        return lambda progress: self.sparsity if progress >= self.until else 0.0
+    def done(self, progress: float) -> float:
+        """How much of the taking out is to be done at this progress, 0 to 1."""
+        return float(progress >= self.until)
+
+    def floor(self, pruner: Pruner) -> int:
+        """Least number of channels in each normalisation: without any, nothing passes through."""
+        return max(1, pruner.floor)
 
     def before_step(self, pruner: Pruner) -> None:
         if not self.event(pruner):
             return
-        chosen = self.chosen(pruner, self.plan()(pruner.progress))
+        chosen = self.chosen(pruner, self.done(pruner.progress))
         pruner.keep_channels(chosen)
         if reaches(pruner, self.until):  # what fed the others, or listened to them, goes with them
             needed = pruner.outline().needed(chosen)
             pruner.rewire({s.name: s.mask & needed[s.name] for s in pruner if s.name in needed})
 
-    def chosen(self, pruner: Pruner, sparsity: float) -> dict[str, Tensor]:
-        """Which channels are to pass."""
+    def chosen(self, pruner: Pruner, done: float) -> dict[str, Tensor]:
+        """Which channels are to pass when so much is done."""
         here = {c.name: c.mask for c in pruner.channels}
         scores = self.drop(pruner)
         worth = {name: s.masked_fill(~here[name], -math.inf) for name, s in scores.items()}
@@ -118,13 +132,13 @@ class TakeOut(Method):
         shapes = {name: score.shape for name, score in worth.items()}
 
         def best(sparsity: float) -> dict[str, Tensor]:
-            budget = counts(shapes, sparsity, self.share)
-            kept = pruner.choose(worth, without(budget, churn))
-            return pruner.choose(_after(kept, hope), budget) if hope else kept
+            budget, floor = counts(shapes, sparsity, self.share), self.floor(pruner)
+            kept = choose(worth, without(budget, churn), floor=floor)
+            return choose(_after(kept, hope), budget, floor=floor) if hope else kept
 
-        if not self.operations or not sparsity:
-            return best(sparsity)
-        return _saving(pruner, best, self.operations * sparsity / self.sparsity)
+        if not self.operations:
+            return best(self.sparsity * done)
+        return _saving(pruner, best, self.operations * done)
 
 
 def _after(kept: dict[str, Tensor], hope: dict[str, Tensor]) -> dict[str, Tensor]:
@@ -162,8 +176,8 @@ class Slim(TakeOut):
     Raises:
         ValueError: if one of them is out of its range.
 
-    >>> Slim(0.7).plan()(0.5)
-    0.7
+    >>> Slim(0.7, until=0.4).done(0.4)
+    1.0
     """
 
     source: ClassVar[str] = "Liu et al. 2017, arXiv 1708.06519"
@@ -235,8 +249,8 @@ class SCA(TakeOut):
     Raises:
         ValueError: if one of its fields is out of its range.
 
-    >>> SCA(0.8).plan()(0.0), SCA(0.8).plan()(0.5)
-    (0.0, 0.8)
+    >>> SCA(0.8).done(0.0), SCA(0.8).done(0.5)
+    (0.0, 1.0)
     """
 
     source: ClassVar[str] = "Li et al. 2024, arXiv 2406.01072"
@@ -250,8 +264,8 @@ class SCA(TakeOut):
         super().__post_init__()
         check_every(self.every)
 
-    def plan(self) -> Callable[[float], float]:
-        return Cubic(0.0, self.sparsity, finish=self.until)
+    def done(self, progress: float) -> float:
+        return Cubic(0.0, 1.0, finish=self.until)(progress)
 
     def event(self, pruner: Pruner) -> bool:
         regular = pruner.step > 0 and pruner.step % self.every == 0

@@ -343,17 +343,22 @@ def ratios(rows: Sequence[Mapping[str, Any]]) -> Plot:
 
 
 @drawn_in_style
-def bars(rows: Sequence[Mapping[str, Any]]) -> Plot:
+def bars(rows: Sequence[Mapping[str, Any]]) -> Plot | None:
     """Draw accuracies as bars, one for each method.
 
     Args:
         rows: of a table of a study; those without runs are left out.
+
+    Returns:
+        The plot, or None when none has runs.
 
     Example:
         >>> bars([{"method": "tanh", "accuracy": 70.0, "accuracy_std": 0.5}]).rows
         (('tanh', 70.0, 0.5),)
     """
     there = [row for row in rows if row["accuracy"] is not None]
+    if not there:
+        return None
     figure = Figure(figsize=(WIDTH, 0.8 + 0.3 * len(there)), layout="constrained")
     axes = figure.subplots()
     values = [row["accuracy"] for row in there]
