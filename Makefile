@@ -20,8 +20,9 @@ demo: .venv/installed
 runs/demo/seed-%/report.json: | .venv/installed
 	@OMP_NUM_THREADS=1 $(BIN)/spikewire train digits seed=$* --out $(@D) --json > /dev/null
 
+# Two at a time with one thread each: the tensors are small.
 test: .venv/installed
-	$(BIN)/python -m pytest --numprocesses 2
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest --numprocesses 2
 
 lint: .venv/installed
 	$(BIN)/ruff check src tests benchmarks examples

@@ -2,11 +2,12 @@
 
 import json
 import math
+from itertools import pairwise
 from pathlib import Path
 
 import pytest
 import torch
-from hypothesis import given
+from hypothesis import assume, given
 from hypothesis import strategies as st
 from torch import nn
 
@@ -85,9 +86,9 @@ def test_runs_among_each_other_tell_the_one_left_out(left_out):
     st.floats(1e-4, 1.0),
 )
 def test_a_power_law_is_met_exactly(scale, power, alphas, wanted):
+    # two runs that hardly differ tell a slope no better than rounding does
+    assume(all(high / low > 1.01 for low, high in pairwise(sorted(alphas))))
     runs = {alpha: scale * alpha**power for alpha in alphas}
-    if len(set(runs.values())) < len(runs):
-        return
     expected = (wanted / scale) ** (1 / power)
     assert alpha_among(wanted, runs) == pytest.approx(expected, rel=1e-3)
 
