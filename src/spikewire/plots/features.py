@@ -51,8 +51,11 @@ def entropy(report: Record) -> Plot | None:
     rows = [(name, *each) for name, told in layers.items() for each in _bins(told)]
     for colour, name in zip(colours(len(layers)), layers, strict=True):
         mine = [row for row in rows if row[0] == name and row[3] >= _FEWEST]
-        middles = [(low + high) / 2 for _, low, high, *_ in mine]
-        axes.plot(middles, [row[4] for row in mine], color=colour, label=readable(name))
+        if mine:
+            middles = [(low + high) / 2 for _, low, high, *_ in mine]
+            marker = "o" if len(mine) == 1 else None
+            values = [row[4] for row in mine]
+            axes.plot(middles, values, color=colour, marker=marker, label=readable(name))
     axes.axvline(0, color=GREY, linestyle="--", linewidth=1)
     axes.set_xlabel("mean membrane potential less threshold")
     axes.set_ylabel("entropy (bits per time step)")
@@ -161,15 +164,16 @@ def consistency(runs: Mapping[str, tuple[Sequence[Record], Record]]) -> Plot | N
     rows: list[tuple[Any, ...]] = [(label, *_means(*run)) for label, run in found.items()]
     figure = Figure(figsize=(WIDTH, 4.2), layout="constrained")
     panels = figure.subplots(2, 2)
+    labels = [readable(row[0]) for row in rows]
     for place, (axes, title) in enumerate(zip(panels.flat, titles, strict=True), 1):
         values = [row[place] for row in rows]
-        places = range(len(rows))
-        axes.bar(places, values, color=colours(len(rows)), width=0.6)
+        bars = axes.bar(range(len(rows)), values, color=colours(len(rows)), width=0.6)
         margin = (max(values) - min(values)) or 0.1 * abs(values[0]) or 1.0
         axes.set_ylim(min(values) - margin, max(values) + margin / 2)
-        axes.set_xticks(places, [readable(row[0], 14) for row in rows])
+        axes.set_xticks([])
         axes.set_title(title)
-        axes.grid(visible=False, axis="x")
+        if place == 1:
+            figure.legend(bars, labels, loc="outside lower center", ncols=legend_columns(labels))
     return Plot(
         name="consistency",
         title="Features and accuracies",
