@@ -20,7 +20,7 @@ from spikewire import distributed
 from spikewire.compact import Outline
 from spikewire.dialects import reset
 from spikewire.measure import pairs, testing
-from spikewire.observe import Layer, watch
+from spikewire.observe import Layer, over_map, watch
 from spikewire.spelling import check, parse, spell
 from spikewire.surrogates import SURROGATES, Arctan, Surrogate
 
@@ -136,13 +136,7 @@ def survey(
             reset(model)
     if not samples:
         raise ValueError("data has no batches: give a DataLoader, or a list of batches")
-    return {name: _over_all(total, samples) for name, total in sums.items()}
-
-
-def _over_all(sums: Tensor, samples: int) -> Tensor:
-    """The mean over the samples of all processes."""
-    both = distributed.total(torch.cat([sums, sums.new_tensor([samples])]))
-    return both[:-1] / both[-1]
+    return {name: distributed.mean(total, samples) for name, total in sums.items()}
 
 
 # --- what a neuron layer shows --------------------------------------------------------------------
@@ -150,16 +144,12 @@ def _over_all(sums: Tensor, samples: int) -> Tensor:
 
 def fired(layer: Layer) -> Tensor:
     """Spikes per neuron and time step (B, C)."""
-    return _mean_over_space(layer.spikes.float().mean(0))
+    return over_map(layer.spikes.float().mean(0), 2, "mean")
 
 
 def charged(layer: Layer) -> Tensor:
     """Absolute membrane potential before reset (B, C)."""
-    return _mean_over_space(layer.membranes.float().abs().mean(0))
-
-
-def _mean_over_space(values: Tensor) -> Tensor:
-    return values.flatten(2).mean(2) if values.ndim > 2 else values
+    return over_map(layer.membranes.float().abs().mean(0), 2, "mean")
 
 
 # --- scores ---------------------------------------------------------------------------------------
@@ -267,10 +257,8 @@ class ChannelCriticality:
 
     def near(self, layer: Layer) -> Tensor:
         """Criticality of the channels of a layer that was just run (B, C)."""
-        slopes = self.surrogate.slope(layer.distance.float()).mean(0)  # (B, C, ...)
-        if slopes.ndim <= 2:
-            return slopes
-        return slopes.flatten(2).amax(2) if self.over == "max" else slopes.flatten(2).mean(2)
+        slopes = self.surrogate.slope(layer.distance.float())  # (T, B, C, ...)
+        return over_map(slopes.mean(0), 2, self.over)
 
 
 criticality = ChannelCriticality()

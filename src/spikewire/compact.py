@@ -111,8 +111,9 @@ def rebuild(model: nn.Module, tensors: Mapping[str, Tensor]) -> nn.Module:
         for name, value in tensors.items():
             if name.endswith(_PLACES):
                 _put_before(smaller, name.removesuffix(_PLACES), Select(torch.empty_like(value)))
+        module: Any
         for name, module in smaller.named_modules():
-            if isinstance(module, (*_CONVOLUTIONS, nn.Linear)) and _plain(module):
+            if _weighted(module):
                 shape, full = tensors[f"{name}.weight"].shape, module.weight.shape
                 _cut(module, _first(shape[0], full[0]), _first(shape[1], full[1]))
             elif isinstance(module, _BatchNorm):
@@ -215,9 +216,11 @@ class Outline:
             newborn = (norm.weight == 0) & (norm.bias == 0)
             norm.weight.data = norm.weight.masked_fill(newborn, 1.0) * mask.to(norm.weight)
             norm.bias.data = norm.bias * mask.to(norm.bias)
-        yield _Channels(self._graph)
-        for norm, (weight, bias) in zip(norms, held, strict=True):
-            norm.weight.data, norm.bias.data = weight, bias
+        try:
+            yield _Channels(self._graph)
+        finally:
+            for norm, (weight, bias) in zip(norms, held, strict=True):
+                norm.weight.data, norm.bias.data = weight, bias
 
 
 class _Tracer(fx.Tracer):
@@ -295,9 +298,9 @@ class _Channels:
     # --- forwards: which channels are constant ---------------------------------------------------
 
     def _flow(self, node: fx.Node) -> _Flow:
-        module = self._module(node)
+        module: Any = self._module(node)
         sources = [self.flows[one] for one in node.all_input_nodes if one in self.flows]
-        if isinstance(module, (*_CONVOLUTIONS, nn.Linear)) and _plain(module):
+        if _weighted(module):
             return self._new(_sum(module, sources[0]), _dim(module))
         if self.normalises(node):
             return self._new(_normalised(module, sources[0].constant), sources[0].dim)
@@ -386,12 +389,12 @@ class _Channels:
 
     def _used(self, node: fx.Node, source: fx.Node) -> Tensor:
         """Which channels of the source this node uses."""
-        module, flow = self._module(node), self.flows[source]
-        if node in self.flows and isinstance(module, (*_CONVOLUTIONS, nn.Linear)):
-            if _plain(module):
-                rows = module.weight[self.of(node)]  # (kept, in * spread, ...)
-                columns = rows.transpose(0, 1).flatten(1).ne(0).any(1).cpu()
-                return columns.view(-1, flow.spread).any(1) & (flow.constant != 0)
+        module: Any = self._module(node)
+        flow = self.flows[source]
+        if node in self.flows and _weighted(module):
+            rows = module.weight[self.of(node)]  # (kept, in * spread, ...)
+            columns = rows.transpose(0, 1).flatten(1).ne(0).any(1).cpu()
+            return columns.view(-1, flow.spread).any(1) & (flow.constant != 0)
         if node in self.flows and self.normalises(node):
             return self.of(node)
         if node in self.flows and self._passes(node):
@@ -402,10 +405,7 @@ class _Channels:
 
     def weighted(self) -> Iterator[fx.Node]:
         """Convolutions and linear layers whose outputs each listen to all inputs."""
-        for node in self.flows:
-            module = self._module(node)
-            if isinstance(module, (*_CONVOLUTIONS, nn.Linear)) and _plain(module):
-                yield node
+        return (node for node in self.flows if _weighted(self._module(node)))
 
     def needed(self, node: fx.Node) -> Tensor:
         """Which weights of such a layer are kept."""
@@ -453,7 +453,7 @@ class _Channels:
         if node not in self.flows or not node.all_input_nodes:
             return
         source = node.all_input_nodes[0]
-        if isinstance(module, (*_CONVOLUTIONS, nn.Linear)) and _plain(module):
+        if _weighted(module):
             rows, columns = self.of(node), self.of(source)
             if not rows.any():
                 raise ValueError(f"{node.target} has no channel left that does anything")
@@ -483,9 +483,10 @@ def _keeps_channels(module: nn.Module) -> bool:
     return isinstance(module, (*_AVERAGES, *_SAME)) or getattr(module, "keeps_channels", False)
 
 
-def _plain(module: Any) -> bool:
-    """Whether each output channel listens to all input channels."""
-    return getattr(module, "groups", 1) == 1
+def _weighted(module: Any) -> bool:
+    """Whether it is a layer whose outputs each listen to all input channels."""
+    known = isinstance(module, (*_CONVOLUTIONS, nn.Linear))
+    return known and getattr(module, "groups", 1) == 1
 
 
 def _dim(module: nn.Module) -> int:

@@ -83,6 +83,17 @@ def total(values: Tensor) -> Tensor:
     return values
 
 
+def mean(sums: Tensor, count: int) -> Tensor:
+    """Sums over so many samples, as the mean over the samples of all processes.
+
+    >>> mean(torch.tensor([[2.0, 4.0]]), 2)
+    tensor([[1., 2.]])
+    """
+    parts = sums.double().flatten(), sums.new_tensor([count], dtype=torch.float64)
+    both = total(torch.cat(parts))
+    return (both[:-1] / both[-1]).view(sums.shape).to(sums.dtype)
+
+
 def share_buffers(model: nn.Module) -> None:
     """Give all processes the buffers of rank 0: running statistics differ between steps.
 

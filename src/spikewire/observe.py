@@ -282,7 +282,7 @@ class Probe:
         if layer not in self._sums:
             return None
         sums, samples = self._sums[layer], self._samples[layer]
-        return _mean(sums, samples)
+        return distributed.mean(sums, samples)
 
     def inputs(self, synapses: str) -> Tensor | None:
         """Mean absolute input (C_in,) of the layer with these synapses; of spikes, their rate.
@@ -290,7 +290,7 @@ class Probe:
         None if that is no layer through whose inputs its channels are known.
         """
         heard = self._inputs.get(synapses)
-        return None if heard is None else _mean(*heard)
+        return None if heard is None else distributed.mean(*heard)
 
     def _take(self, synapses: str, module: Any, inputs: tuple[Any, ...]) -> None:
         x = inputs[0].detach().abs()
@@ -324,9 +324,7 @@ class Probe:
         if name not in self._open:
             return
         total, steps = self._open.pop(name)
-        mean = total / steps  # (quantities, B, C, ...)
-        if mean.ndim > 3:
-            mean = mean.flatten(3).amax(3) if self.over == "max" else mean.flatten(3).mean(3)
+        mean = over_map(total / steps, 3, self.over)  # (quantities, B, C)
         self._sums[name] = self._sums.get(name, 0.0) + mean.sum(1)  # (quantities, C)
         self._samples[name] = self._samples.get(name, 0) + mean.shape[1]
 
@@ -349,11 +347,17 @@ class _Ear:
 def _ignore(*_: Any) -> None: ...
 
 
-def _mean(sums: Tensor, count: int) -> Tensor:
-    """Over the samples of all processes."""
-    parts = sums.double().flatten(), sums.new_tensor([count], dtype=torch.float64)
-    both = distributed.total(torch.cat(parts))
-    return (both[:-1] / both[-1]).view(sums.shape).to(sums.dtype)
+def over_map(values: Tensor, lead: int, over: str) -> Tensor:
+    """The largest or the mean of each channel's map: what follows the first ``lead`` dimensions.
+
+    >>> maps = torch.tensor([[[1.0, 3.0]]])
+    >>> over_map(maps, 2, "max"), over_map(maps, 2, "mean"), over_map(maps, 3, "max").shape
+    (tensor([[3.]]), tensor([[2.]]), torch.Size([1, 1, 2]))
+    """
+    if values.ndim <= lead:
+        return values
+    maps = values.flatten(lead)
+    return maps.amax(lead) if over == "max" else maps.mean(lead)
 
 
 def _layers_with_synapses(model: nn.Module) -> Iterator[tuple[str, nn.Module]]:

@@ -122,7 +122,7 @@ def test_operations_count_whatever_the_sparsity_and_only_what_can_be_saved():
             nn.init.uniform_(module.weight)
     pruner = train(net, Slim(0.0, operations=0.4, until=0.25), 3, data=PICTURES)
     assert pruner.outline().saving({c.name: c.mask for c in pruner.channels}) >= 0.4
-    with pytest.raises(ValueError, match=r"with one channel left in each normalisation 0\.\d+ of"):
+    with pytest.raises(ValueError, match=r"with 1 left of each normalisation's channels 0\.\d+ of"):
         train(vgg16(**SMALL), Slim(operations=0.999), 1, data=PICTURES)
 
 
@@ -181,7 +181,7 @@ def test_fine_tuning_is_that_of_the_compact_network(build):
 # --- regeneration ---------------------------------------------------------------------------------
 
 
-def test_the_most_critical_of_the_others_come_back_with_all_they_had(monkeypatch):
+def test_the_most_critical_of_the_others_come_back_with_all_they_had():
     def score(pruner):
         values = {"bn1": [0.0, 1.0, 0.0, 0.0], "bn2": [0.9, 0.0, 0.0, 0.0]}
         return {name: torch.tensor(value) for name, value in values.items()}

@@ -98,7 +98,8 @@ class TakeOut(Method):
         least = {c.name: torch.arange(len(c.mask)) < self.floor(pruner) for c in pruner.channels}
         if self.operations and (most := pruner.outline().saving(least)) < self.operations:
             raise ValueError(
-                f"operations={self.operations}: with one channel left in each normalisation "
+                f"operations={self.operations}: with {self.floor(pruner)} left of each "
+                "normalisation's channels "
                 f"{most:.3f} of them are saved; ask for less"
             )
 
