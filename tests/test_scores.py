@@ -376,3 +376,14 @@ def test_density_counts_beyond_half_precision():
     pruner = Pruner(net, Record(density), torch.optim.SGD(net.parameters(), 0.0), steps=9)
     net(inputs).sum().backward()
     assert pruner.criticality.inputs("0.weight").tolist() == [1.0]
+
+
+@pytest.mark.parametrize("method", ["criticality", "slim-criticality"])
+def test_a_surrogate_is_no_score(method):
+    def recipe(grow):
+        return config.recipe({"method": {"name": method, "grow": grow}}).method
+
+    with pytest.raises(ValueError, match=r"score 'arctan'"):
+        recipe("arctan")
+    found = recipe("criticality(tanh)")
+    assert found.grow.surrogate == Tanh()

@@ -293,7 +293,7 @@ _WORDS = CHANNEL_SCORES | SURROGATES
 
 ChannelScore = Annotated[
     Callable[..., dict[str, Tensor]],
-    BeforeValidator(lambda text: parse("channel score", text, _WORDS)),
+    BeforeValidator(lambda text: parse("channel score", text, CHANNEL_SCORES, SURROGATES)),
     PlainSerializer(lambda score: spell(score, _WORDS), when_used="json"),
 ]
 """``pruner -> {normalisation: scores (C,)}``; higher is better, what is not named is left alone."""

@@ -240,7 +240,7 @@ _WORDS = SCORES | SURROGATES
 
 Score = Annotated[
     Callable[..., Tensor],
-    BeforeValidator(lambda text: parse("score", text, _WORDS)),
+    BeforeValidator(lambda text: parse("score", text, SCORES, SURROGATES)),
     PlainSerializer(lambda score: spell(score, _WORDS), when_used="json"),
 ]
 """``(synapses, pruner) -> Tensor`` like the weight; higher is more worth having."""

@@ -41,7 +41,9 @@ def check(kind: str, name: str, known: Iterable[str], more: str = "") -> None:
         raise ValueError(f"no {kind} {name!r}{nearest(name, known)}: use {', '.join(known)}{more}")
 
 
-def parse(kind: str, text: Any, known: Mapping[str, Any]) -> Any:
+def parse(
+    kind: str, text: Any, known: Mapping[str, Any], within: Mapping[str, Any] | None = None
+) -> Any:
     """Turn ``"cubic(0, 0.9, finish=0.7)"`` into the object it names; pass anything else on.
 
     A name alone stands for what is known by it, a class for an object of it with its defaults.
@@ -51,6 +53,7 @@ def parse(kind: str, text: Any, known: Mapping[str, Any]) -> Any:
         kind: what it names, for messages.
         text: as given.
         known: classes, functions and objects by name.
+        within: what may stand among their values besides.
 
     Raises:
         ValueError: if the name is unknown or the values do not fit it.
@@ -67,7 +70,7 @@ def parse(kind: str, text: Any, known: Mapping[str, Any]) -> Any:
         tree = ast.parse(word, mode="eval").body
         if not isinstance(tree, ast.Call):
             raise ValueError("not of the form name(value, ...)")
-        return _built(kind, tree, known)
+        return _built(kind, tree, known, {**known, **(within or {})})
     except (SyntaxError, TypeError, ValueError) as error:
         raise ValueError(
             f"{text!r} is no {kind}: use {', '.join(known)}, with values where it takes any, like "
@@ -84,7 +87,7 @@ def _named(kind: str, name: str, known: Mapping[str, Any]) -> Any:
         raise ValueError(f"{kind} {name!r} takes values, like name(value, ...) ({error})") from None
 
 
-def _built(kind: str, tree: ast.expr, known: Mapping[str, Any]) -> Any:
+def _built(kind: str, tree: ast.expr, known: Mapping[str, Any], within: Mapping[str, Any]) -> Any:
     if isinstance(tree, ast.Name):
         return _named(kind, tree.id, known)
     if not (isinstance(tree, ast.Call) and isinstance(tree.func, ast.Name)):
@@ -93,8 +96,9 @@ def _built(kind: str, tree: ast.expr, known: Mapping[str, Any]) -> Any:
     check(kind, name, known)
     if not isinstance(known[name], type):
         raise ValueError(f"{name} takes no values")
-    named = {str(keyword.arg): _built(kind, keyword.value, known) for keyword in tree.keywords}
-    return known[name](*(_built(kind, value, known) for value in tree.args), **named)
+    values = [_built(kind, value, within, within) for value in tree.args]
+    named = {str(one.arg): _built(kind, one.value, within, within) for one in tree.keywords}
+    return known[name](*values, **named)
 
 
 def spell(value: Any, known: Mapping[str, Any]) -> Any:
