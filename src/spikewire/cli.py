@@ -1,4 +1,4 @@
-"""The command line: train, measure, plot, report, reproduce, methods, recipes."""
+"""The command line: train, measure, plot, report, export, run, reproduce, methods, recipes."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ import json
 import sys
 from collections.abc import Iterable
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated, Any, cast, get_args
 
 import torch
 import typer
@@ -25,6 +25,8 @@ from spikewire import config, distributed, formats, plots, report, study
 from spikewire import run as runs
 from spikewire import tensorboard as board
 from spikewire.methods import METHODS
+from spikewire.runtime import file
+from spikewire.spelling import check
 from spikewire.train import Epoch
 
 app = typer.Typer(
@@ -107,6 +109,49 @@ def plot(
     drawn = plots.tradeoff(report.collect(folders), x=x, y=y)
     for path in drawn.save(out.parent, out.stem):
         typer.echo(path)
+
+
+@app.command()
+def export(
+    folder: Annotated[Path, typer.Argument(help="A finished run.")],
+    to: Annotated[Path, typer.Option(help="NAME.spikewire, or a folder called c for C99.")],
+    precision: Annotated[
+        str, typer.Option(help="Of weights: float32, float16 (not in C) or int8.")
+    ] = "float32",
+    data: Root = None,
+) -> None:
+    """Write the network of a run for the sparse engine, or as C99 without dependencies."""
+    check("precision", precision, get_args(file.Precision))
+    written = runs.export(folder, to, root=data, precision=cast(Any, precision))
+    typer.echo(written)
+
+
+@app.command("run")
+def run_network(
+    network: Annotated[Path, typer.Argument(help="A file that export wrote.")],
+    data: Root = None,
+    batch: Annotated[int, typer.Option(min=1, help="Samples per batch.")] = 500,
+    threads: Annotated[int | None, typer.Option(min=1, help="[default: torch's]")] = None,
+    as_json: Json = False,
+) -> None:
+    """Run an exported network on its test data, sparse and dense: accuracy and milliseconds."""
+    found = runs.compared(network, root=data, batch=batch, threads=threads)
+    if as_json:
+        typer.echo(json.dumps(found))
+        return
+    table = Table(
+        "", "dense PyTorch", "sparse engine", title=f"{network}, {found['bytes']:,} bytes"
+    )
+    for name, key, form in (
+        ("accuracy", "accuracy", "{:.2f} %"),
+        ("time per sample", "milliseconds", "{:.3g} ms"),
+    ):
+        table.add_row(name, *(form.format(found[f"{key}_{kind}"]) for kind in ("dense", "sparse")))
+    console.print(table)
+    console.print(
+        f"{found['differing']:,} of {found['spikes']:,} spikes differ, {found['threads']} threads",
+        highlight=False,
+    )
 
 
 @app.command()

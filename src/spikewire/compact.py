@@ -20,12 +20,11 @@ from typing import Any
 
 import torch
 from torch import Tensor, fx, nn
-from torch.fx.passes.shape_prop import ShapeProp
 from torch.nn.modules.batchnorm import _BatchNorm
 
 from spikewire.dialects import dialect, reset
+from spikewire.graph import CONVOLUTIONS, module_of, shape_of, traced
 
-_CONVOLUTIONS = (nn.Conv1d, nn.Conv2d, nn.Conv3d)
 _AVERAGES = (nn.AvgPool1d, nn.AvgPool2d, nn.AvgPool3d)
 _SAME = (
     *(nn.MaxPool1d, nn.MaxPool2d, nn.MaxPool3d),
@@ -80,7 +79,7 @@ def compact(model: nn.Module, example: Tensor) -> nn.Module:
     >>> compact(nn.Sequential(net[0], net[2]), torch.rand(1, 1, 2, 2))[0].out_channels
     2
     """
-    channels = _Channels(_traced(model, example))
+    channels = _Channels(traced(model, example, _keeps_channels))
     smaller = copy.deepcopy(model).eval()
     for node in channels.graph.graph.nodes:
         if node.op == "call_module":
@@ -167,7 +166,7 @@ class Outline:
     """
 
     def __init__(self, model: nn.Module, example: Tensor) -> None:
-        self._graph = _traced(model, example)
+        self._graph = traced(model, example, _keeps_channels)
 
     def needed(self, masks: Mapping[str, Tensor] | None = None) -> dict[str, Tensor]:
         """Which weights of convolutions and linear layers would be left: masks by name, on the CPU.
@@ -192,7 +191,7 @@ class Outline:
             before = after = 0.0
             for node in channels.weighted():
                 mask = channels.needed(node)
-                places = _shape(node).numel() / len(mask)
+                places = shape_of(node).numel() / len(mask)
                 before += places * mask.numel()
                 after += places * float(mask.count_nonzero())
         return 1.0 - after / before
@@ -223,47 +222,6 @@ class Outline:
                 norm.weight.data, norm.bias.data = weight, bias
 
 
-class _Tracer(fx.Tracer):
-    """Looks into containers only."""
-
-    def is_leaf_module(self, m: nn.Module, module_qualified_name: str) -> bool:
-        known = (nn.Linear, _BatchNorm, nn.Flatten, *_CONVOLUTIONS)
-        return (
-            dialect(m) is not None
-            or _keeps_channels(m)
-            or isinstance(m, known)
-            or super().is_leaf_module(m, module_qualified_name)
-        )
-
-
-def _traced(model: nn.Module, example: Tensor) -> fx.GraphModule:
-    try:
-        frozen = copy.deepcopy(model).eval()
-    except RuntimeError as error:  # torch copies no tensor that has a history
-        raise ValueError(
-            "the network is not at rest: its neurons hold the potentials of the last sequence; "
-            "reset it first (spikingjelly: functional.reset_net)"
-        ) from error
-    reset(frozen)
-    try:
-        graph = fx.GraphModule(frozen, _Tracer().trace(frozen))
-        with torch.no_grad():
-            ShapeProp(graph).propagate(example)
-    except Exception as error:  # whatever a foreign forward function raises
-        raise ValueError(
-            f"this network cannot be traced ({error}): compact needs a forward pass without "
-            "branches on values"
-        ) from error
-    reset(frozen)
-    seen: set[str] = set()
-    for node in graph.graph.nodes:
-        if node.op == "call_module":
-            if node.target in seen:
-                raise ValueError(f"{node.target} is used twice: give each use a layer of its own")
-            seen.add(node.target)
-    return graph
-
-
 @dataclass
 class _Flow:
     """What is known of a node's output.
@@ -291,14 +249,14 @@ class _Channels:
         self.parents: list[int] = []
         self.given: list[int] = []  # spaces of what is not understood
         for node in graph.graph.nodes:
-            if node.op != "output" and isinstance(_shape(node), torch.Size):
+            if node.op != "output" and isinstance(shape_of(node), torch.Size):
                 self.flows[node] = self._flow(node)
         self._settle()
 
     # --- forwards: which channels are constant ---------------------------------------------------
 
     def _flow(self, node: fx.Node) -> _Flow:
-        module: Any = self._module(node)
+        module: Any = module_of(self.graph, node)
         sources = [self.flows[one] for one in node.all_input_nodes if one in self.flows]
         if _weighted(module):
             return self._new(_sum(module, sources[0]), _dim(module))
@@ -306,7 +264,7 @@ class _Channels:
             return self._new(_normalised(module, sources[0].constant), sources[0].dim)
         if self._passes(node):
             return self._passed(node, module, sources)
-        shape = _shape(node)
+        shape = shape_of(node)
         dim = -3 if len(shape) > 3 else -1
         unknown = self._new(torch.full((shape[dim],), torch.nan), dim)
         self.kept[unknown.space].fill_(True)
@@ -315,16 +273,16 @@ class _Channels:
 
     def normalises(self, node: fx.Node) -> bool:
         """Whether it normalises channels, and not the entries of flattened ones."""
-        return isinstance(self._module(node), _BatchNorm) and all(
+        return isinstance(module_of(self.graph, node), _BatchNorm) and all(
             self.flows[one].spread == 1 for one in node.all_input_nodes
         )
 
     def _passes(self, node: fx.Node) -> bool:
         """Whether the channels of its output are those of its inputs."""
-        module = self._module(node)
+        module = module_of(self.graph, node)
         if node.op == "call_function" and node.target in _SUMS:
             spreads = [self.flows[one].spread for one in node.all_input_nodes if one in self.flows]
-            shapes = {_shape(one) for one in [node, *node.all_input_nodes]}
+            shapes = {shape_of(one) for one in [node, *node.all_input_nodes]}
             return len(spreads) == 2 and spreads[0] == spreads[1] and len(shapes) == 1
         if _flattens(node, module):
             return self._keeps_entries(node)
@@ -336,7 +294,7 @@ class _Channels:
     def _keeps_entries(self, node: fx.Node) -> bool:
         """Whether channels, and what follows them, become the last dimension."""
         source = node.all_input_nodes[0]
-        return _shape(node)[-1] == _shape(source)[self.flows[source].dim :].numel()
+        return shape_of(node)[-1] == shape_of(source)[self.flows[source].dim :].numel()
 
     def _passed(self, node: fx.Node, module: nn.Module | None, sources: list[_Flow]) -> _Flow:
         first = sources[0]
@@ -346,9 +304,9 @@ class _Channels:
                 constant = constant + other.constant
                 self._join(first.space, other.space)
         elif _flattens(node, module):
-            spread, dim = _shape(node)[-1] // len(constant), -1
+            spread, dim = shape_of(node)[-1] // len(constant), -1
         elif module is not None and dialect(module) is not None:
-            constant = _fired(module, constant, _shape(node))
+            constant = _fired(module, constant, shape_of(node))
         elif isinstance(module, _AVERAGES) and module.padding not in (0, (0,), (0, 0), (0, 0, 0)):
             constant = constant.masked_fill(constant != 0, torch.nan)  # zeros are averaged in
         return _Flow(first.space, constant, spread, dim)
@@ -389,7 +347,7 @@ class _Channels:
 
     def _used(self, node: fx.Node, source: fx.Node) -> Tensor:
         """Which channels of the source this node uses."""
-        module: Any = self._module(node)
+        module: Any = module_of(self.graph, node)
         flow = self.flows[source]
         if node in self.flows and _weighted(module):
             rows = module.weight[self.of(node)]  # (kept, in * spread, ...)
@@ -405,7 +363,7 @@ class _Channels:
 
     def weighted(self) -> Iterator[fx.Node]:
         """Convolutions and linear layers whose outputs each listen to all inputs."""
-        return (node for node in self.flows if _weighted(self._module(node)))
+        return (node for node in self.flows if _weighted(module_of(self.graph, node)))
 
     def needed(self, node: fx.Node) -> Tensor:
         """Which weights of such a layer are kept."""
@@ -425,7 +383,7 @@ class _Channels:
     def ahead(self, node: fx.Node) -> str | None:
         """The first neuron layer that this node's channels reach, or None."""
         for user in node.users:
-            module = self._module(user)
+            module = module_of(self.graph, user)
             if user not in self.flows or not self._share(user, node):
                 continue
             if module is not None and dialect(module) is not None:
@@ -466,17 +424,10 @@ class _Channels:
                 select = Select(places).to(next(smaller.parameters()).device)
                 _put_before(smaller, str(node.target), select)
 
-    def _module(self, node: fx.Node) -> nn.Module | None:
-        return self.graph.get_submodule(str(node.target)) if node.op == "call_module" else None
-
 
 def _flattens(node: fx.Node, module: nn.Module | None) -> bool:
     plain = node.op == "call_method" and node.target == "flatten"
     return isinstance(module, nn.Flatten) or plain or node.target is torch.flatten
-
-
-def _shape(node: fx.Node) -> Any:
-    return getattr(node.meta.get("tensor_meta"), "shape", None)
 
 
 def _keeps_channels(module: nn.Module) -> bool:
@@ -485,7 +436,7 @@ def _keeps_channels(module: nn.Module) -> bool:
 
 def _weighted(module: Any) -> bool:
     """Whether it is a layer whose outputs each listen to all input channels."""
-    known = isinstance(module, (*_CONVOLUTIONS, nn.Linear))
+    known = isinstance(module, (*CONVOLUTIONS, nn.Linear))
     return known and getattr(module, "groups", 1) == 1
 
 

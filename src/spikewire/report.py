@@ -92,6 +92,18 @@ class Compact(TypedDict):
     bytes: NonNegativeInt
 
 
+class Engine(TypedDict):
+    """The sparse engine beside PyTorch; only the reason, where it cannot run the network."""
+
+    reason: NotRequired[str]
+    accuracy_sparse: NotRequired[FiniteFloat | None]
+    spikes: NotRequired[NonNegativeInt]
+    differing: NotRequired[NonNegativeInt]
+    milliseconds_dense: NotRequired[Amount]
+    milliseconds_sparse: NotRequired[Amount]
+    threads: NotRequired[NonNegativeInt]
+
+
 class Variance(TypedDict):
     """Of the features of each class, on both parts of the data."""
 
@@ -137,6 +149,7 @@ class Facts(TypedDict):
     energy_assumptions: NotRequired[str | None]
     bytes: NotRequired[Bytes | None]
     compact: NotRequired[Compact | None]
+    engine: NotRequired[Engine | None]
     features: NotRequired[ClassFeatures | None]
     entropies: NotRequired[dict[str, Entropies] | None]
     firing: NotRequired[list[Neurons] | None]
@@ -301,6 +314,7 @@ def bought(report: Any, dense: Any = None) -> list[Bought]:
         _ratio_row("Silent neurons", _silent(other), _silent(report),
                    note=_of_neurons(report)),
         *_compact_rows(report),
+        *_engine_rows(report),
     ]  # fmt: skip
     return [row for row in rows if (row.dense, row.pruned) != (NONE, NONE)]
 
@@ -544,6 +558,26 @@ def _compact_rows(report: Any) -> list[Bought]:
         _ratio_row("File, compact network", stored, small["bytes"], _size,
                    "both stored dense: it needs no sparse arithmetic"),
     ]  # fmt: skip
+
+
+def _engine_rows(report: Any) -> list[Bought]:
+    """What the same pruned network takes in PyTorch and in the sparse engine."""
+    engine = report.get("engine") or {}
+    if "milliseconds_sparse" not in engine:
+        return []
+    accuracy = engine.get("accuracy_sparse")
+    note = (
+        f"this network in PyTorch and in the sparse engine, {engine.get('threads')} threads; "
+        f"{engine.get('differing', 0):,} of {engine.get('spikes', 0):,} spikes differ"
+    )
+    if accuracy is not None:
+        note += f", accuracy of the engine {_percent(accuracy)}"
+    dense, quick = engine.get("milliseconds_dense"), engine["milliseconds_sparse"]
+    return [_ratio_row("Time per image, one at a time", dense, quick, _milliseconds, note)]
+
+
+def _milliseconds(value: float | None) -> str:
+    return NONE if value is None else f"{value:,.3g} ms"
 
 
 def _share(value: float | None) -> str:

@@ -16,6 +16,7 @@ The same call again continues where it was stopped, bit-exactly, or returns at o
 
 from __future__ import annotations
 
+import copy
 import json
 import math
 import os
@@ -33,8 +34,10 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from pydantic import TypeAdapter, ValidationError
 from safetensors.torch import load_file
 from torch import Tensor, nn
+from typing_extensions import TypedDict  # pydantic needs it before Python 3.12
 
 from spikewire import config, distributed, formats, report
 from spikewire.augment import AUGMENTS
@@ -46,6 +49,7 @@ from spikewire.masks import pack, unpack
 from spikewire.measure import Report, measure, readout, testing
 from spikewire.methods import Dense
 from spikewire.pruner import Pruner
+from spikewire.runtime import SparseNetwork, c99, compare, file, program_of, sparse
 from spikewire.synapses import Synapses
 from spikewire.train import Epoch, fit
 
@@ -298,6 +302,7 @@ class _Training:
             facts = self._facts()
             facts |= self._compact() if self.pruner.channels else {}
             facts |= self._features() if self.recipe.features else {}
+            facts |= {"engine": _engine(self.model, _whole(self.parts.test))}
             formats.write_json(self.out / "report.json", facts)
             formats.remove_checkpoint(self.out / "checkpoint")
         distributed.wait()
@@ -573,14 +578,113 @@ def measured(out: Path, *, root: Path | str | None = None, batch: int = 500) -> 
     Raises:
         ValueError: if the run is not finished.
     """
+    chosen, model, data = _finished(out, root)
+    test = Batches(data.test, batch, data.mean, data.std, shuffle=False)
+    return _measure(chosen, out, model, test)
+
+
+def export(
+    out: Path,
+    to: Path,
+    *,
+    root: Path | str | None = None,
+    precision: file.Precision = "float32",
+) -> Path:
+    """Write the network of a finished run as a file, or as C if the last part of `to` is "c".
+
+    Args:
+        out: the run folder.
+        to: ``*.spikewire`` for `runtime.load` and ``spikewire run``, or a folder called ``c``.
+        root: folder of the data sets, as of `run`.
+        precision: of weights: "float32", "float16" (not in C) or "int8".
+
+    Raises:
+        ValueError: if the run is not finished, `to` is neither, or the engine cannot run the
+            network.
+    """
+    if to.suffix != ".spikewire" and to.name != "c":
+        raise ValueError(f"--to is {to}: give a file NAME.spikewire, or a folder called c")
+    recipe, model, data = _finished(out, root)
+    test = Batches(data.test, 2, data.mean, data.std, shuffle=False)
+    samples, _ = next(iter(test))
+    program = program_of(model, samples)
+    if to.name == "c":
+        if precision == "float16":
+            raise ValueError("precision is float16, which C99 does not have: give float32 or int8")
+        return c99.write(to, program, precision=precision, samples=samples.numpy()[None])
+    facts = {
+        "data": {"name": data.name, "mean": data.mean, "std": data.std, "classes": data.classes},
+        "method": recipe.dump()["method"]["name"],
+        "network": recipe.network.name,
+        "seed": recipe.seed,
+        "trained": json.loads((out / "report.json").read_text()).get("commit"),
+        "versions": provenance(torch.device("cpu"))["versions"],
+    }
+    file.save(to, program, precision=precision, facts=facts)
+    return to
+
+
+def compared(
+    network: Path, *, root: Path | str | None = None, batch: int = 500, threads: int | None = None
+) -> dict[str, Any]:
+    """Run an exported network on its test data, sparse and dense, as `runtime.compare` does.
+
+    Args:
+        network: a file that `export` wrote.
+        root: folder of the data sets, as of `run`.
+        batch: samples per batch; times are those of one sample at a time.
+        threads: of both; None for as many as torch has.
+
+    Raises:
+        ValueError: if the file is damaged, or does not say which data it is for.
+        FileNotFoundError: if there is no such file, or its data is not there.
+    """
+    program, facts = file.load(network)
+    try:
+        told = _DATA.validate_python(facts.get("data"))
+    except ValidationError:
+        raise ValueError(f"{network} does not say which data it is for: export it again") from None
+    test = load(told["name"], root, validation=0.0).test
+    if len(told["mean"]) != test.pixels.shape[1] or len(told["std"]) != test.pixels.shape[1]:
+        raise ValueError(f"{network} is for images with {len(told['mean'])} channels")
+    if threads is not None:
+        torch.set_num_threads(threads)
+    batches = Batches(test, batch, tuple(told["mean"]), tuple(told["std"]), shuffle=False)
+    found = compare(SparseNetwork(program, threads), batches)
+    return found.as_dict() | {"file": str(network), "bytes": network.stat().st_size}
+
+
+class _OfData(TypedDict):
+    """What a network's file says of its data."""
+
+    name: str
+    mean: list[float]
+    std: list[float]
+    classes: list[str]
+
+
+_DATA = TypeAdapter(_OfData)
+
+
+def _finished(out: Path, root: Path | str | None) -> tuple[Recipe, nn.Module, Data]:
+    """Recipe, network and data of a finished run."""
     if not finished(out):
         raise ValueError(f"{out} holds no finished run: train it first, or give another folder")
     chosen = config.recipe(tomllib.loads((out / "run.toml").read_text()))
     model = config.build(chosen.network)
     model.load_state_dict(load_file(out / DENSE))
-    data = load_data(chosen, root)
-    test = Batches(data.test, batch, data.mean, data.std, shuffle=False)
-    return _measure(chosen, out, model, test)
+    return chosen, model, load_data(chosen, root)
+
+
+def _engine(model: nn.Module, test: Batches) -> dict[str, Any]:
+    """What report.json says of the sparse engine: beside PyTorch, or why it cannot run this."""
+    still = copy.deepcopy(model).cpu()
+    here = replace(test, images=test.images.to("cpu"), device="cpu")
+    try:
+        network = sparse(still, next(iter(here))[0][:1])
+    except (ValueError, ImportError) as reason:  # a trained network is worth its report anyway
+        return {"reason": str(reason)}
+    return compare(network, here, still).as_dict()
 
 
 def _measure(recipe: Recipe, out: Path, model: nn.Module, test: Batches) -> Report:

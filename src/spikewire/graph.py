@@ -1,0 +1,87 @@
+"""Graph: in which order a network calls its layers, and the shapes in between; by torch.fx."""
+
+from __future__ import annotations
+
+import copy
+from collections.abc import Callable
+from typing import Any
+
+import torch
+from torch import Tensor, fx, nn
+from torch.fx.passes.shape_prop import ShapeProp
+from torch.nn.modules.batchnorm import _BatchNorm
+
+from spikewire.dialects import dialect, reset
+
+CONVOLUTIONS = (nn.Conv1d, nn.Conv2d, nn.Conv3d)
+
+
+def traced(
+    model: nn.Module, example: Tensor, whole: Callable[[nn.Module], bool] = lambda module: False
+) -> fx.GraphModule:
+    """A copy of a network as a graph, in evaluation mode and at rest.
+
+    Args:
+        model: the network; it is left as it is.
+        example: a batch of inputs, to learn the shapes in between.
+        whole: which modules not to look into, besides neurons, layers with weights, normalisation,
+            flattening and what torch.nn has.
+
+    Raises:
+        ValueError: if the network cannot be traced, uses a layer twice, or is not at rest.
+
+    >>> graph = traced(nn.Sequential(nn.Linear(2, 3), nn.ReLU()), torch.rand(1, 2))
+    >>> [(node.name, tuple(shape_of(node))) for node in graph.graph.nodes if node.op != "output"]
+    [('input_1', (1, 2)), ('_0', (1, 3)), ('_1', (1, 3))]
+    """
+    try:
+        frozen = copy.deepcopy(model).eval()
+    except RuntimeError as error:  # torch copies no tensor that has a history
+        raise ValueError(
+            "the network is not at rest: its neurons hold the potentials of the last sequence; "
+            "reset it first (spikingjelly: functional.reset_net)"
+        ) from error
+    reset(frozen)
+    try:
+        graph = fx.GraphModule(frozen, _Tracer(whole).trace(frozen))
+        with torch.no_grad():
+            ShapeProp(graph).propagate(example)
+    except Exception as error:  # whatever a foreign forward function raises
+        raise ValueError(
+            f"this network cannot be traced ({error}): its forward pass must not branch on values"
+        ) from error
+    reset(frozen)
+    seen: set[str] = set()
+    for node in graph.graph.nodes:
+        if node.op == "call_module":
+            if node.target in seen:
+                raise ValueError(f"{node.target} is used twice: give each use a layer of its own")
+            seen.add(node.target)
+    return graph
+
+
+class _Tracer(fx.Tracer):
+    """Looks into containers only."""
+
+    def __init__(self, whole: Callable[[nn.Module], bool]) -> None:
+        super().__init__()
+        self.whole = whole
+
+    def is_leaf_module(self, m: nn.Module, module_qualified_name: str) -> bool:
+        known = (nn.Linear, _BatchNorm, nn.Flatten, *CONVOLUTIONS)
+        return (
+            dialect(m) is not None
+            or self.whole(m)
+            or isinstance(m, known)
+            or super().is_leaf_module(m, module_qualified_name)
+        )
+
+
+def module_of(graph: fx.GraphModule, node: fx.Node) -> nn.Module | None:
+    """The layer that a node calls, or None."""
+    return graph.get_submodule(str(node.target)) if node.op == "call_module" else None
+
+
+def shape_of(node: fx.Node) -> Any:
+    """The shape of a node's value, None if that is no tensor."""
+    return getattr(node.meta.get("tensor_meta"), "shape", None)
