@@ -1,10 +1,10 @@
 PYTHON ?= python3
 BIN := .venv/bin
 
-.PHONY: demo test lint types bench docs build clean
+.PHONY: demo test sanitize lint types bench docs build clean
 
-# The stamp is newer than the project file once everything is installed.
-.venv/installed: pyproject.toml constraints.txt
+# The stamp is newer than the project file and the kernels once everything is installed.
+.venv/installed: pyproject.toml constraints.txt CMakeLists.txt $(wildcard src/spikewire/runtime/kernels/*pp)
 	$(PYTHON) -m venv .venv
 	$(BIN)/pip install --quiet --disable-pip-version-check --constraint constraints.txt --editable '.[dev]'
 	touch $@
@@ -24,6 +24,10 @@ runs/demo/seed-%/report.json: | .venv/installed
 test: .venv/installed
 	OMP_NUM_THREADS=1 $(BIN)/python -m pytest --numprocesses 2
 
+# The kernels under AddressSanitizer and UBSan.
+sanitize: .venv/installed
+	$(BIN)/python tests/runtime/sanitize.py
+
 lint: .venv/installed
 	$(BIN)/ruff check src tests benchmarks examples
 	$(BIN)/ruff format --check src tests benchmarks examples
@@ -36,6 +40,7 @@ bench: .venv/installed
 	$(BIN)/python benchmarks/event.py
 	$(BIN)/python benchmarks/criticality.py
 	$(BIN)/python benchmarks/compact.py
+	$(BIN)/python benchmarks/engine.py
 
 # All tables and figures, from the records.
 docs: .venv/installed

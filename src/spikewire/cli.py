@@ -139,9 +139,8 @@ def run_network(
     if as_json:
         typer.echo(json.dumps(found))
         return
-    table = Table(
-        "", "dense PyTorch", "sparse engine", title=f"{network}, {found['bytes']:,} bytes"
-    )
+    typer.echo(f"{network}, {found['bytes']:,} bytes")
+    table = Table("", "dense PyTorch", "sparse engine")
     for name, key, form in (
         ("accuracy", "accuracy", "{:.2f} %"),
         ("time per sample", "milliseconds", "{:.3g} ms"),

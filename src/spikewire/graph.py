@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import copy
+import io
 from collections.abc import Callable
+from contextlib import redirect_stderr
 from typing import Any
 
 import torch
@@ -39,16 +41,24 @@ def traced(
     except RuntimeError as error:  # torch copies no tensor that has a history
         raise ValueError(
             "the network is not at rest: its neurons hold the potentials of the last sequence; "
-            "reset it first (spikingjelly: functional.reset_net)"
+            "reset it first (spikingjelly: functional.reset_net). If it has masks of "
+            "torch.nn.utils.prune, make them permanent first (prune.remove)"
         ) from error
     reset(frozen)
     try:
         graph = fx.GraphModule(frozen, _Tracer(whole).trace(frozen))
-        with torch.no_grad():
-            ShapeProp(graph).propagate(example)
     except Exception as error:  # whatever a foreign forward function raises
         raise ValueError(
-            f"this network cannot be traced ({error}): its forward pass must not branch on values"
+            f"this network cannot be traced ({_line(error)}): its forward pass must not branch on "
+            "values, nor unpack shapes"
+        ) from error
+    try:
+        with torch.no_grad(), redirect_stderr(io.StringIO()):  # fx prints a traceback of its own
+            ShapeProp(graph).propagate(example)
+    except Exception as error:  # as above
+        raise ValueError(
+            f"the network does not take an example of shape {tuple(example.shape)}, "
+            f"{example.dtype} ({_line(error.__cause__ or error)})"
         ) from error
     reset(frozen)
     seen: set[str] = set()
@@ -58,6 +68,10 @@ def traced(
                 raise ValueError(f"{node.target} is used twice: give each use a layer of its own")
             seen.add(node.target)
     return graph
+
+
+def _line(error: BaseException) -> str:
+    return str(error).strip().partition("\n")[0]
 
 
 class _Tracer(fx.Tracer):

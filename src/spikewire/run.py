@@ -578,7 +578,7 @@ def measured(out: Path, *, root: Path | str | None = None, batch: int = 500) -> 
     Raises:
         ValueError: if the run is not finished.
     """
-    chosen, model, data = _finished(out, root)
+    chosen, model, data = trained(out, root)
     test = Batches(data.test, batch, data.mean, data.std, shuffle=False)
     return _measure(chosen, out, model, test)
 
@@ -604,7 +604,7 @@ def export(
     """
     if to.suffix != ".spikewire" and to.name != "c":
         raise ValueError(f"--to is {to}: give a file NAME.spikewire, or a folder called c")
-    recipe, model, data = _finished(out, root)
+    recipe, model, data = trained(out, root)
     test = Batches(data.test, 2, data.mean, data.std, shuffle=False)
     samples, _ = next(iter(test))
     program = program_of(model, samples)
@@ -639,6 +639,8 @@ def compared(
         ValueError: if the file is damaged, or does not say which data it is for.
         FileNotFoundError: if there is no such file, or its data is not there.
     """
+    if network.is_dir():
+        raise ValueError(f"{network} is a folder: give a file NAME.spikewire that export wrote")
     program, facts = file.load(network)
     try:
         told = _DATA.validate_python(facts.get("data"))
@@ -647,10 +649,10 @@ def compared(
     test = load(told["name"], root, validation=0.0).test
     if len(told["mean"]) != test.pixels.shape[1] or len(told["std"]) != test.pixels.shape[1]:
         raise ValueError(f"{network} is for images with {len(told['mean'])} channels")
-    if threads is not None:
-        torch.set_num_threads(threads)
+    quick = SparseNetwork(program, threads)
+    torch.set_num_threads(quick.threads)
     batches = Batches(test, batch, tuple(told["mean"]), tuple(told["std"]), shuffle=False)
-    found = compare(SparseNetwork(program, threads), batches)
+    found = compare(quick, batches)
     return found.as_dict() | {"file": str(network), "bytes": network.stat().st_size}
 
 
@@ -666,8 +668,16 @@ class _OfData(TypedDict):
 _DATA = TypeAdapter(_OfData)
 
 
-def _finished(out: Path, root: Path | str | None) -> tuple[Recipe, nn.Module, Data]:
-    """Recipe, network and data of a finished run."""
+def trained(out: Path, root: Path | str | None) -> tuple[Recipe, nn.Module, Data]:
+    """Recipe, network and data of a finished run.
+
+    Args:
+        out: the run folder.
+        root: folder of the data sets, as of `run`.
+
+    Raises:
+        ValueError: if the run is not finished.
+    """
     if not finished(out):
         raise ValueError(f"{out} holds no finished run: train it first, or give another folder")
     chosen = config.recipe(tomllib.loads((out / "run.toml").read_text()))

@@ -66,7 +66,10 @@ def program(rng, T=None, value=None):
         values.append(operation.value(*(values[source] for source in sources)))
         steps.append(Step(f"layer{len(steps)}", operation, sources))
 
-    for _ in range(rng.integers(1, 4)):
+    if not values[0].sequence and rng.random() < 0.2:
+        add(Repeat())
+        add(pool(rng, values[-1]))
+    for _ in range(rng.integers(0, 4)):
         start = len(steps)
         add(convolution(rng, values[-1]))
         if rng.random() < 0.3:
@@ -75,11 +78,11 @@ def program(rng, T=None, value=None):
             add(Add(), len(steps), start)
         if not values[-1].sequence and rng.random() < 0.9:
             add(Repeat())
-        if values[-1].sequence:
+        if values[-1].sequence and rng.random() < 0.8:
             add(neuron(rng, values[-1]))
         if rng.random() < 0.5:
             add(pool(rng, values[-1]))
-    if rng.random() < 0.7:
+    if rng.random() < 0.7 or not steps:
         add(Flatten())
         for _ in range(rng.integers(0, 3)):
             weight = normal(rng, rng.integers(1, 40), values[-1].shape[0], 1, 1, density=0.3)

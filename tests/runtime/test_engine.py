@@ -18,7 +18,16 @@ from spikewire.runtime import compare, load, sparse
 from spikewire.runtime import file as files
 from spikewire.runtime import kernels as package
 from spikewire.runtime.engine import Record, SparseNetwork
-from spikewire.runtime.program import Convolution, Flatten, Neuron, Program, Step, Value
+from spikewire.runtime.program import (
+    Convolution,
+    Flatten,
+    Neuron,
+    Pool,
+    Program,
+    Repeat,
+    Step,
+    Value,
+)
 from spikewire.runtime.reference import trace
 from spikewire.runtime.trace import program_of
 
@@ -274,10 +283,48 @@ def test_kernels_check_what_they_are_given():
         layer.spikes(x, None, out[:, :3].copy(), None, None, 1, 4, 1)
     with pytest.raises(ValueError, match="do not fit"):
         KERNELS.Layer(weight, bias, (3, 5, 5), 4, *geometry, 1)
+    with pytest.raises(TypeError, match="incompatible function arguments"):
+        layer.spikes(x, None, out.astype(np.float64), None, None, 1, 4, 1)
+    for size in (2**30, 2**31 - 1):
+        with pytest.raises(ValueError, match="too large"):
+            KERNELS.pool_max(x, (1, 2, size, 4, 4), (2, 2), (2, 2), (0, 0), x, 1)
+    with pytest.raises(ValueError, match="strides"):
+        KERNELS.unpack(x, (1, 2, 5, 5, 4), out, (0, 2**63, 1, 1), 1)
+    for kernel in ((6, 6), (2, 6)):
+        with pytest.raises(ValueError, match="smaller than the window"):
+            KERNELS.pool_average(x, (1, 2, 5, 5, 4), kernel, kernel, out, 1)
     with pytest.raises(ValueError, match="smaller than the kernel"):
         KERNELS.Layer(weight, bias, (2, 1, 1), 4, (1, 1), (0, 0), (1, 1), 1, 1)
     with pytest.raises(ValueError, match="no path of that name"):
         KERNELS.use("abacus")
+
+
+def test_bits_beyond_the_width_are_no_spikes():
+    words = np.full((1, 2, 3, 4, 1), 0xFFFF, np.uint16)
+    clean = np.full((1, 2, 3, 4, 1), 0b11111, np.uint16)
+    flat = [np.empty((1, 30, 1, 4, 1), np.uint16) for _ in range(2)]
+    for x, out in zip((words, clean), flat, strict=True):
+        KERNELS.flatten(x, (1, 2, 3, 5, 4), 16, out, 1)
+    assert np.array_equal(*flat)
+    weight = np.random.default_rng(0).normal(size=(7, 30, 1, 1)).astype(np.float32)
+    layer = KERNELS.EventLayer(weight, np.zeros(7, np.float32), 4, 1)
+    sums = [np.empty((1, 1, 1, 4, 16), np.float32) for _ in range(2)]
+    for x, out in zip((words, clean), sums, strict=True):
+        layer.spikes(x, (2, 3, 5), None, out, None, None, 1, 1)
+    assert np.array_equal(*sums)
+
+
+def test_what_is_the_same_at_all_times_may_be_flattened():
+    steps = [
+        Step("repeat", Repeat(), (0,)),
+        Step("pool", Pool("max", (2, 2), (2, 2)), (1,)),
+        Step("flatten", Flatten(), (2,)),
+        Step("fc", Convolution(np.ones((3, 4, 1, 1), np.float32), np.zeros(3, np.float32)), (3,)),
+        Step("lif", Neuron("divide", 2.0), (4,)),
+    ]
+    program = Program(5, Value((1, 4, 4), False), steps)
+    for batch in (1, 4):
+        assert_same(program, np.ones((1, batch, 1, 4, 4), np.float32))
 
 
 def run_python(code, **environment):

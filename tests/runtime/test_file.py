@@ -103,7 +103,8 @@ def neurons(draw, x):
     charge = draw(st.sampled_from(["integrate", "divide", "multiply", "leak"]))
     constant = draw(FLOATS.filter(np.float32))
     beta = draw(st.none() | arrays(np.float32, x.shape[:1], elements=NUMBERS))
-    return Neuron(charge, constant, draw(FLOATS), draw(st.none() | FLOATS), beta, draw(FLOATS))
+    recovery = draw(st.floats(0, 1))
+    return Neuron(charge, constant, draw(FLOATS), draw(st.none() | FLOATS), beta, recovery)
 
 
 @st.composite

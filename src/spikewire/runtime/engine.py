@@ -36,6 +36,7 @@ from spikewire.runtime.reference import computed
 
 # Of up to so many samples, linear layers follow the spikes one by one.
 _FEW = 3
+_MOST_THREADS = 256
 _CHARGES = ("integrate", "divide", "multiply", "leak")
 # A dense kernel is tried where the sparse one takes more than this share of the least time that the
 # dense one could take.
@@ -107,11 +108,11 @@ class SparseNetwork:
     ) -> None:
         if kernel not in (None, "sparse", "dense"):
             raise ValueError(f"kernel is {kernel!r}: give 'sparse', 'dense' or None for the faster")
-        if threads is not None and not 1 <= threads <= 256:
+        if threads is not None and not 1 <= threads <= _MOST_THREADS:
             raise ValueError(f"threads is {threads}: give 1 to 256, or None for torch's number")
         self._kernels = loaded()
         self.program = program
-        self.threads = threads or torch.get_num_threads()
+        self.threads = threads or min(torch.get_num_threads(), _MOST_THREADS)
         self.kernel = kernel
         self._stages = list(_stages(program))
         self._neurons = {
@@ -249,7 +250,7 @@ class SparseNetwork:
         fires = stage.neurons is not None
         T = self.program.T if fires else x.T
         to = empty(x, value, T, fires)
-        v = _room(to, potentials)
+        v = _room(to, potentials if fires else None)
         neurons = self._neurons[stage.neurons] if stage.neurons is not None else None
         where = (to.data, None) if fires else (None, to.data)
         rest = (*where, v.data if v else None, neurons, len(x.data))
@@ -366,7 +367,8 @@ class SparseNetwork:
     def _flatten(self, x: Map, value: Value) -> Map:
         if x.lanes != "columns":
             return x
-        if x.spikes and x.batch <= _FEW and not self._flat_by_samples:
+        moves = x.T == self.program.T  # events are not repeated
+        if x.spikes and moves and x.batch <= _FEW and not self._flat_by_samples:
             return Map(x.data, value, x.batch, x.width, "features")
         if not x.spikes:
             return laid_out(unfolded(x).reshape(x.T, x.batch, *value.shape), value)
@@ -451,13 +453,13 @@ def _own_way(operation: Operation) -> bool:
 
 def _compiled(kernels: Any, neuron: Neuron) -> Any:
     charge, constant = neuron.charge, neuron.constant
-    if charge == "divide" and np.frexp(constant)[0] == 0.5:  # a power of two: the same bits
-        charge, constant = "multiply", 1.0 / constant
+    if charge == "divide" and abs(np.frexp(constant)[0]) == 0.5 and abs(constant) > 1e-30:
+        charge, constant = "multiply", 1.0 / constant  # of a power of two: the same bits, quicker
     return kernels.Neurons(
         _CHARGES.index(charge),
         constant,
         neuron.threshold,
-        neuron.reset,
+        None if neuron.reset is None else neuron.reset + 0.0,
         neuron.beta,
         neuron.recovery,
         1.0 - neuron.recovery,

@@ -17,6 +17,7 @@ import numpy as np
 from spikewire.runtime.program import Floats, Value
 
 LANES = 16
+_ONE = np.float32(1).view(np.uint32)
 
 
 @dataclass(frozen=True, eq=False)
@@ -87,10 +88,16 @@ def laid_out(x: Floats, value: Value, binary: bool | None = None, flat: bool | N
     rows = _by_samples(x) if flat else np.ascontiguousarray(x.transpose(1, 2, 3, 0, 4))
     width = rows.shape[4]
     if binary is None:
-        binary = value.sequence and bool(((x == 0) | (x == 1)).all())
+        binary = value.sequence and _binary(x)
     padded = _padded(rows)
     data = _packed(padded) if binary else padded
     return Map(data, value, B, width if flat else W, "samples" if flat else "columns")
+
+
+def _binary(x: Floats) -> bool:
+    """Whether they are nothing but +0 and 1, whatever the process thinks of denormal numbers."""
+    bits = np.ascontiguousarray(x).view(np.uint32)
+    return bool(((bits == 0) | (bits == _ONE)).all())
 
 
 def _by_samples(x: Floats) -> Floats:

@@ -118,6 +118,8 @@ class Neuron:
         numbers = (self.constant, self.threshold, self.reset or 0.0, self.recovery)
         if not all(isinstance(one, int | float) and abs(one) <= _FLOAT for one in numbers):
             raise ValueError(f"its constants are {numbers}, not finite numbers of float32")
+        if not 0 <= self.recovery <= 1:
+            raise ValueError(f"its recovery is {self.recovery:g}, not in [0, 1]")
         if self.charge == "divide" and np.float32(self.constant) == 0:
             raise ValueError(f"it divides by {self.constant:g}, which is 0 in float32")
         if self.beta is not None and _array("beta", self.beta, 1) != (x.shape[0],):

@@ -5,6 +5,7 @@ Layers are known by their exact class: a subclass may compute something else.
 
 from __future__ import annotations
 
+import copy
 from collections.abc import Callable
 from dataclasses import replace
 from typing import Any
@@ -12,6 +13,7 @@ from typing import Any
 import numpy as np
 import torch
 from torch import Tensor, fx, nn
+from torch.nn.modules.batchnorm import _BatchNorm
 
 from spikewire.graph import module_of, shape_of, traced
 from spikewire.runtime.program import (
@@ -30,8 +32,10 @@ from spikewire.runtime.program import (
     Vote,
 )
 
-_MOST = 2**31 - 1
-_SUMS = ("add", "iadd", "add_")
+_MIXING = (nn.Conv2d, _BatchNorm, nn.MaxPool2d, nn.AvgPool2d, nn.AdaptiveAvgPool2d)
+_EACH_STEP = ("spikewire.nets.forms.NormEachStep",)
+_IN_PLACE = ("iadd", "add_")
+_SUMS = ("add", *_IN_PLACE)
 _RESHAPES = ("flatten", "view", "reshape")
 _REPEATS = ("repeat", "expand")
 
@@ -53,7 +57,21 @@ def program_of(model: nn.Module, example: Tensor) -> Program:
     ['flatten', 'fc1', 'repeat', 'lif1', 'fc2', 'lif2']
     """
     graph = traced(model, example, lambda module: _kind(module) in (*_LAYERS, *_CONTAINERS))
-    return _Reading(graph, example).program
+    program = _Reading(graph, example).program
+    _check_same(graph, model, example)
+    return program
+
+
+def _check_same(graph: fx.GraphModule, model: nn.Module, example: Tensor) -> None:
+    """Refuse what the graph cannot show, such as a value that is changed under another name."""
+    still = copy.deepcopy(model).eval()
+    with torch.no_grad():
+        ours, theirs = graph(example), still(example)
+    if not torch.equal(ours, theirs):
+        raise ValueError(
+            "the engine cannot run this network: its forward pass changes a value in place that "
+            "is used again; write y = y + x for y += x"
+        )
 
 
 def _kind(module: nn.Module) -> str:
@@ -73,7 +91,6 @@ class _Reading:
         self.numbers: dict[fx.Node, int] = {}  # of the value that a node's output is
         self.values = [_input(example)]
         self.T = example.shape[0] if self.values[0].sequence else 0
-        self.ends: list[fx.Node] = []
         for node in graph.graph.nodes:
             try:
                 self._read(node)
@@ -101,8 +118,8 @@ class _Reading:
 
     def _finish(self, node: fx.Node) -> None:
         result = node.args[0]
-        if not isinstance(result, fx.Node):
-            raise _Refusal("the network gives more than one tensor")
+        if not isinstance(result, fx.Node) or result not in self.numbers:
+            raise _Refusal("the network gives something else than one tensor")
         if self.numbers[result] != len(self.steps):
             raise _Refusal("layers come after its output")
 
@@ -111,6 +128,9 @@ class _Reading:
     def _module(self, node: fx.Node, name: str, module: Any) -> None:
         if len(node.args) + len(node.kwargs) != 1:
             raise _Refusal("it is called with more than one input")
+        source = self.values[self._of(node.all_input_nodes[0])]
+        if source.sequence and _blind_to_time(module):
+            raise _Refusal("it takes time steps for samples: use SpikingJelly's with step_mode='m'")
         self._end(node, self._layer(name, module, self._of(node.all_input_nodes[0])))
 
     def _layer(self, name: str, module: Any, source: int) -> int:
@@ -121,6 +141,8 @@ class _Reading:
             return source
         if kind not in _LAYERS:
             raise _Refusal(f"{type(module).__name__} is none of the layers that are known")
+        if module._forward_hooks or module._forward_pre_hooks:
+            raise _Refusal("it has hooks, which may change what it gives: remove them first")
         operation = _LAYERS[kind](module, value)
         if operation is None:
             return source
@@ -134,7 +156,8 @@ class _Reading:
 
     def _follows_convolution(self, source: int) -> bool:
         """Whether a value is a convolution's, and nothing else takes it."""
-        if source != len(self.steps) or not isinstance(self.steps[-1].operation, Convolution):
+        last = self.steps[-1].operation if self.steps else None
+        if source != len(self.steps) or not isinstance(last, Convolution):
             return False
         nodes = [node for node, number in self.numbers.items() if number == source]
         return all(len(node.users) == 1 for node in nodes)
@@ -144,6 +167,8 @@ class _Reading:
     def _function(self, node: fx.Node) -> None:
         word = node.target if node.op == "call_method" else getattr(node.target, "__name__", "")
         inputs = [one for one in node.all_input_nodes if one in self.numbers]
+        if word in _IN_PLACE and self._used_after(node, inputs[0]):
+            raise _Refusal("it changes a value that is used again: write y = y + x")
         if word in _SUMS and len(inputs) == len(node.args) == 2 and not node.kwargs:
             left, right = (self._of(one) for one in inputs)
             self._end(node, self._step(node.name, Add(), left, right))
@@ -168,6 +193,10 @@ class _Reading:
             self.numbers[node] = source
         else:
             raise _Refusal(f"it gives a tensor of shape {tuple(shape_of(node))}")
+
+    def _used_after(self, node: fx.Node, value: fx.Node) -> bool:
+        order = {each: place for place, each in enumerate(self.graph.graph.nodes)}
+        return any(order[user] > order[node] for user in value.users)
 
     def _over_time(self, node: fx.Node) -> bool:
         dims = node.args[1:] or (node.kwargs.get("dim"),)
@@ -219,6 +248,13 @@ def _input(example: Tensor) -> Value:
             "(B, F), or a sequence (T, B, C, H, W) or (T, B, F), as the network takes them"
         )
     return Value(_padded(tuple(example.shape[lead:])), lead == 2)
+
+
+def _blind_to_time(module: nn.Module) -> bool:
+    """Whether a layer of torch.nn, or one of SpikingJelly's like it, mixes time with the rest."""
+    mixes = isinstance(module, _MIXING)
+    single = getattr(module, "step_mode", "s") == "s"
+    return mixes and single and _kind(module) not in _EACH_STEP
 
 
 def _padded(shape: tuple[int, ...]) -> Any:
@@ -345,11 +381,11 @@ def _firing(module: Any) -> tuple[float, float | None]:
 
 
 def _pair(value: Any) -> Any:
-    return value if isinstance(value, tuple) else (value, value)
+    return tuple(value) if isinstance(value, tuple | list) else (value, value)
 
 
 def _floats(tensor: Tensor) -> Floats:
-    return tensor.detach().cpu().float().contiguous().numpy().copy()
+    return tensor.detach().cpu().float().contiguous().numpy()
 
 
 _JELLY = "spikingjelly.activation_based"

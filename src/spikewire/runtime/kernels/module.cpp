@@ -9,9 +9,9 @@
 #include <nanobind/stl/vector.h>
 
 #include <algorithm>
-#include <cstdlib>
+#include <cmath>
 #include <cstring>
-#include <memory>
+#include <initializer_list>
 #include <optional>
 #include <stdexcept>
 #include <string>
@@ -31,10 +31,62 @@ using Words = nb::ndarray<const std::uint16_t, nb::c_contig, nb::device::cpu>;
 using OutFloats = nb::ndarray<float, nb::c_contig, nb::device::cpu>;
 using OutWords = nb::ndarray<std::uint16_t, nb::c_contig, nb::device::cpu>;
 using Pair = std::pair<int, int>;
-using Shape = std::tuple<int, int, int>;
+using Shape = std::tuple<int, int, int>;           // C, H, W
+using Sizes = std::tuple<int, int, int, int, int>;  // N, C, H, W, T
+using Strides = std::tuple<std::size_t, std::size_t, std::size_t, std::size_t>;
 
 void require(bool right, const char* what) {
     if (!right) throw std::invalid_argument(what);
+}
+
+// --- sizes, all of them far from where a product would not fit -----------------------------------
+
+constexpr int LARGEST = 1 << 28;              // of a size
+constexpr double MOST_NUMBERS = 1LL << 40;    // in a map
+constexpr double MOST_PARTS = 1 << 30;        // of a piece of work
+
+bool are_sizes(std::initializer_list<int> sizes) {
+    return std::all_of(sizes.begin(), sizes.end(),
+                       [](int size) { return size >= 1 && size <= LARGEST; });
+}
+
+// Its parts may be counted in an int, its numbers in a size_t.
+const Map& checked(const Map& map) {
+    require(are_sizes({map.N, map.C, map.H, map.W, map.T}), "a size is below 1 or too large");
+    const double rows = double(map.N) * map.C * map.H;
+    require(rows <= MOST_PARTS && rows * map.T * map.words() * LANES <= MOST_NUMBERS &&
+                double(map.C) * map.H * map.W <= MOST_PARTS, "a map is too large");
+    return map;
+}
+
+Map map_of(const Sizes& sizes) {
+    const auto [N, C, H, W, T] = sizes;
+    return checked({N, C, H, W, T});
+}
+
+int sharing(int threads) {
+    require(threads >= 1, "there are no threads");
+    return std::min(threads, Workers::MOST_THREADS);
+}
+
+std::size_t spikes_in(const Map& map) {
+    return std::size_t(map.N) * map.C * map.H * map.T * map.words();
+}
+std::size_t numbers_in(const Map& map) { return spikes_in(map) * LANES; }
+
+int places(int size, int kernel, int stride, int pad, int dilation) {
+    const std::int64_t last =
+        size + 2 * std::int64_t(pad) - std::int64_t(dilation) * (kernel - 1) - 1;
+    return last < 0 ? 0 : int(std::min<std::int64_t>(last / stride + 1, LARGEST));
+}
+
+// Whether rows (N, C, H, T) of so many numbers, so far apart, lie within an array.
+bool lie_within(const Map& map, const Strides& strides, int row, std::size_t size) {
+    const auto [of_sample, of_channel, of_row, of_step] = strides;
+    const double end = double(map.N - 1) * double(of_sample) +
+                       double(map.C - 1) * double(of_channel) +
+                       double(map.H - 1) * double(of_row) + double(map.T - 1) * double(of_step);
+    return end + row <= MOST_NUMBERS && end + row <= double(size);
 }
 
 // --- paths ---------------------------------------------------------------------------------------
@@ -50,7 +102,7 @@ std::vector<const Kernels*> available() {
     return found;
 }
 
-const Kernels* path = available().back();
+const Kernels* path = available().back();  // changed and read under the GIL
 
 std::vector<std::string> paths() {
     std::vector<std::string> names;
@@ -67,32 +119,31 @@ void use(const std::string& name) {
     throw std::invalid_argument("this processor has no path of that name");
 }
 
-// --- memory --------------------------------------------------------------------------------------
-
 // Memory that stays with the calling thread from one layer to the next, as large as was ever asked.
 template <class X> X* scratch(std::size_t count) {
     static thread_local std::vector<X> held;
-    if (held.size() < count) held.resize(count);
+    if (held.size() < count) {
+        held.clear();  // nothing of it is copied
+        held.resize(count);
+    }
     return held.data();
 }
-
-std::size_t spikes_in(const Map& map) {
-    return std::size_t(map.N) * map.C * map.H * map.T * map.words();
-}
-std::size_t numbers_in(const Map& map) { return spikes_in(map) * LANES; }
 
 // --- neurons -------------------------------------------------------------------------------------
 
 class Neurons {
   public:
     Neurons(int charge, float constant, float threshold, std::optional<float> reset,
-            std::optional<Floats> beta, float recovery, float rise)
-        : beta_(beta ? std::vector<float>(beta->data(), beta->data() + beta->size())
-                     : std::vector<float>()) {
+            std::optional<Floats> beta, float recovery, float rise) {
         require(charge >= INTEGRATE && charge <= LEAK, "no such charge");
-        neuron_ = {Charge(charge),   constant, threshold, reset.value_or(0.0f), !reset,
+        if (beta) beta_.assign(beta->data(), beta->data() + beta->size());
+        require(!beta || !beta_.empty(), "beta is empty");
+        neuron_ = {Charge(charge), constant, threshold, reset.value_or(0.0f), !reset,
                    beta ? beta_.data() : nullptr, recovery, rise};
     }
+    Neurons(const Neurons&) = delete;  // the kernels' part points into this one
+    Neurons& operator=(const Neurons&) = delete;
+
     const Neuron& of(int channels) const {
         require(beta_.empty() || int(beta_.size()) == channels, "beta does not fit the channels");
         return neuron_;
@@ -101,8 +152,41 @@ class Neurons {
 
   private:
     std::vector<float> beta_;
-    Neuron neuron_;
+    Neuron neuron_{};
 };
+
+// What a layer writes to: spikes and perhaps potentials if it has neurons, else numbers.
+struct Outputs {
+    std::uint16_t* spikes;
+    float *numbers, *potentials;
+    const Neuron* neuron;
+    std::size_t words, numbers_each, potentials_each;  // of a sample
+
+    Outputs(const Map& out, std::optional<OutWords>& s, std::optional<OutFloats>& y,
+            std::optional<OutFloats>& v, const Neurons* neurons, int channels) {
+        const Map last{out.N, out.C, out.H, out.W, 1};
+        require(bool(s) == bool(neurons) && bool(y) != bool(neurons) && (neurons || !v),
+                "spikes and potentials go with neurons, numbers without");
+        require(!s || s->size() == spikes_in(out), "spikes has another size");
+        require(!y || y->size() == numbers_in(out), "numbers has another size");
+        require(!v || v->size() == numbers_in(last), "potentials has another size");
+        spikes = s ? s->data() : nullptr;
+        numbers = y ? y->data() : nullptr;
+        potentials = v ? v->data() : nullptr;
+        neuron = neurons ? &neurons->of(channels) : nullptr;
+        words = spikes_in(out) / out.N;
+        numbers_each = numbers_in(out) / out.N;
+        potentials_each = numbers_in(last) / out.N;
+    }
+
+    std::uint16_t* spikes_of(int n) const { return spikes ? spikes + n * words : nullptr; }
+    float* numbers_of(int n) const { return numbers ? numbers + n * numbers_each : nullptr; }
+    float* potentials_of(int n) const {
+        return potentials ? potentials + n * potentials_each : nullptr;
+    }
+};
+
+// --- weights -------------------------------------------------------------------------------------
 
 // Where the weights of each row that are not 0 begin, and where the last end.
 std::vector<std::int64_t> row_starts(const float* weights, int rows, std::size_t row, int threads) {
@@ -116,11 +200,16 @@ std::vector<std::int64_t> row_starts(const float* weights, int rows, std::size_t
     return starts;
 }
 
-// --- convolutions --------------------------------------------------------------------------------
-
-int places(int size, int kernel, int stride, int pad, int dilation) {
-    return (size + 2 * pad - dilation * (kernel - 1) - 1) / stride + 1;
+// No sum begins at -0; shared with nobody, but among workers denormal numbers are numbers.
+std::vector<float> without_signed_zeros(const Floats& bias) {
+    std::vector<float> found(bias.data(), bias.data() + bias.size());
+    Workers::share(1, 1, [&](int, int) {
+        for (float& b : found) b += 0.0f;
+    });
+    return found;
 }
+
+// --- convolutions --------------------------------------------------------------------------------
 
 int power_of_two(int least) {
     int size = 1;
@@ -133,6 +222,8 @@ class Layer {
     Layer(Floats weight, Floats bias, Shape in, int T, Pair stride, Pair padding, Pair dilation,
           int groups, int threads) {
         require(weight.ndim() == 4 && bias.ndim() == 1, "weight or bias has other dimensions");
+        for (int i = 0; i < 4; ++i)
+            require(weight.shape(i) <= std::size_t(LARGEST), "weight is too large");
         const auto [C, H, W] = in;
         Plan& p = plan_;
         const auto out = int(weight.shape(0));
@@ -140,19 +231,22 @@ class Layer {
         std::tie(p.stride_h, p.stride_w) = stride;
         std::tie(p.pad_h, p.pad_w) = padding;
         std::tie(p.dilation_h, p.dilation_w) = dilation;
-        require(std::min({C, H, W, T, out, p.kernel_h, p.kernel_w, p.stride_h, p.stride_w,
-                          p.dilation_h, p.dilation_w, groups, threads}) >= 1 && p.pad_h >= 0 && p.pad_w >= 0,
-                "a size is below 1");
-        require(int(bias.shape(0)) == out && out % groups == 0 &&
-                int(weight.shape(1)) * groups == C, "weight, bias, channels, groups do not fit");
-        p.in = {1, C, H, W, T};
+        require(are_sizes({out, p.kernel_h, p.kernel_w, p.stride_h, p.stride_w, p.dilation_h,
+                           p.dilation_w, groups, p.pad_h + 1, p.pad_w + 1}),
+                "a size is below 1 or too large");
+        require(bias.shape(0) == weight.shape(0) && out % groups == 0 &&
+                    std::int64_t(weight.shape(1)) * groups == C,
+                "weight, bias, channels, groups do not fit");
+        p.in = checked({1, C, H, W, T});
         p.out = {1, out, places(H, p.kernel_h, p.stride_h, p.pad_h, p.dilation_h),
                  places(W, p.kernel_w, p.stride_w, p.pad_w, p.dilation_w), T};
         require(p.out.H >= 1 && p.out.W >= 1, "the input is smaller than the kernel");
+        checked(p.out);
+        threads = sharing(threads);
+        nb::gil_scoped_release free;
         lay_out();
-        connect(weight, groups, threads);
-        bias_.assign(bias.data(), bias.data() + out);
-        for (float& b : bias_) b += 0.0f;  // no sum begins at -0
+        connect(weight.data(), int(weight.shape(1)), groups, threads);
+        bias_ = without_signed_zeros(bias);
     }
 
     Shape shape() const { return {plan_.out.C, plan_.out.H, plan_.out.W}; }
@@ -163,23 +257,49 @@ class Layer {
     }
 
     // T time steps of output: those of the input, or any number of spikes if the input has one.
-    void spikes(Words x, std::optional<OutWords> spikes, std::optional<OutFloats> numbers,
-                std::optional<OutFloats> potentials, const Neurons* neurons, int N, int T,
-                int threads) {
-        run(x.data(), x.size(), spikes, numbers, potentials, neurons, N, T, threads);
-    }
-    void numbers(Floats x, std::optional<OutWords> spikes, std::optional<OutFloats> numbers,
-                 std::optional<OutFloats> potentials, const Neurons* neurons, int N, int T,
-                 int threads) {
-        run(x.data(), x.size(), spikes, numbers, potentials, neurons, N, T, threads);
+    template <class Array>
+    void run(Array x, std::optional<OutWords> spikes, std::optional<OutFloats> numbers,
+             std::optional<OutFloats> potentials, const Neurons* neurons, int N, int T,
+             int threads) {
+        constexpr std::size_t width = std::is_same_v<Array, Floats> ? LANES : 1;
+        require(T == plan_.in.T || (plan_.in.T == 1 && neurons), "x has other time steps");
+        Plan p = plan_;
+        p.out.T = T;
+        Map in = p.in, out = p.out;
+        in.N = out.N = N;
+        require(x.size() == spikes_in(checked(in)) * width, "x has another size");
+        const Outputs to(checked(out), spikes, numbers, potentials, neurons, out.C);
+        require(double(blocks()) * N * out.C <= MOST_PARTS, "there are too many samples");
+        threads = sharing(threads);
+        const Kernels* now = path;
+        const auto* data = x.data();
+        nb::gil_scoped_release free;
+        const auto* packed = pack(*now, data, N, threads);
+        const std::size_t each = p.as_it_is() ? spikes_in(p.in) * width : p.packed() * width;
+        const Connections layer{synapses_.data(), starts_.data(), bias_.data()};
+        // outputs are divided only as far as there would be too few parts for the threads
+        const int count = blocks() * N;
+        const int cuts = std::clamp(4 * threads / count, 1, std::max(1, out.C / 8));
+        Workers::share(threads, count * cuts, [&](int part, int) {
+            const int cut = part % cuts, block = part / cuts % blocks(), n = part / cuts / blocks();
+            const int first = int(std::int64_t(out.C) * cut / cuts);
+            const int end = int(std::int64_t(out.C) * (cut + 1) / cuts);
+            const auto gather = [&](auto kernel) {
+                kernel(p, layer, to.neuron, block, first, end, packed + n * each, to.spikes_of(n),
+                       to.numbers_of(n), to.potentials_of(n));
+            };
+            if constexpr (width == 1)
+                gather(now->gather_spikes);
+            else
+                gather(now->gather_numbers);
+        });
     }
 
   private:
     void lay_out() {
         Plan& p = plan_;
         p.across = std::min(LANES, power_of_two(p.out.W));
-        p.rows = LANES / p.across;
-        if (p.out.H < p.rows) p.rows = power_of_two(p.out.H);
+        p.rows = std::min(LANES / p.across, power_of_two(p.out.H));
         const int words = p.out.words();
         p.chunks = (p.in.T + LANES - 1) / LANES;
         p.steps = (p.in.T + p.chunks - 1) / p.chunks;
@@ -189,10 +309,14 @@ class Layer {
         if (p.rows == 1 && p.stride_h == 1 && p.parts == 1 && p.chunks == 1)
             p.merged = std::min(p.out.H, std::max(1, MOST_WORDS / p.entry()));
         while (p.out.H % p.merged) --p.merged;
-        const int last = (p.out.H - 1) / (p.rows * p.merged) * p.rows * p.merged;  // top row
-        p.packed_rows = std::max((last + p.merged - 1) * p.stride_h +
-                                     (p.kernel_h - 1) * p.dilation_h + 1,
-                                 p.rows == 1 && p.stride_h == 1 ? p.in.H + 2 * p.pad_h : 1);
+        const int high = p.rows * p.merged;
+        const double last = (p.out.H - 1) / high * high + p.merged - 1;  // top row of the last
+        const double seen = last * p.stride_h + double(p.kernel_h - 1) * p.dilation_h + 1;
+        const double whole = p.rows == 1 && p.stride_h == 1 ? p.in.H + 2.0 * p.pad_h : 1.0;
+        const double rows = std::max(seen, whole);
+        require(rows * double(p.row()) * p.kernel_w * p.in.C < double(1LL << 31),
+                "the layer is too large");
+        p.packed_rows = int(rows);
     }
 
     // Rows of blocks, and blocks in each.
@@ -201,12 +325,10 @@ class Layer {
         return (plan_.out.H + high - 1) / high * plan_.parts;
     }
 
-    void connect(const Floats& weight, int groups, int threads) {
+    void connect(const float* weights, int each, int groups, int threads) {
         const Plan& p = plan_;
-        require(p.packed() < (std::size_t(1) << 31), "the layer is too large");
-        const int out = p.out.C, each = int(weight.shape(1));
-        const float* weights = weight.data();
-        const std::size_t row = weight.size() / out;
+        const int out = p.out.C;
+        const std::size_t row = std::size_t(each) * p.kernel_h * p.kernel_w;
         starts_ = row_starts(weights, out, row, threads);
         synapses_.resize(std::size_t(starts_.back()));
         Workers::share(threads, out, [&](int o, int) {
@@ -222,75 +344,31 @@ class Layer {
 
     std::int32_t address(int c, int i, int j) const {
         const Plan& p = plan_;
-        return std::int32_t(c * p.channel() +
-                            (std::size_t(j) * p.packed_rows + std::size_t(i) * p.dilation_h) *
-                                p.row());
+        const std::size_t row = std::size_t(j) * p.packed_rows + std::size_t(i) * p.dilation_h;
+        return std::int32_t(c * p.channel() + row * p.row());
     }
 
-    template <class X>
-    void run(const X* x, std::size_t size, std::optional<OutWords>& spikes,
-             std::optional<OutFloats>& numbers, std::optional<OutFloats>& potentials,
-             const Neurons* neurons, int N, int T, int threads) {
-        constexpr std::size_t width = sizeof(X) == sizeof(float) ? LANES : 1;
-        require(N >= 1 && T >= 1 && threads >= 1, "there are no samples, time steps or threads");
-        require(T == plan_.in.T || (plan_.in.T == 1 && neurons), "x has other time steps");
-        Plan p = plan_;
-        p.out.T = T;
-        Map in = p.in, out = p.out;
-        in.N = out.N = N;
-        require(size == spikes_in(in) * width, "x has another size");
-        require(bool(spikes) == bool(neurons) && bool(numbers) != bool(neurons),
-                "spikes go with neurons, numbers without");
-        require(!spikes || spikes->size() == spikes_in(out), "spikes has another size");
-        require(!numbers || numbers->size() == numbers_in(out), "numbers has another size");
-        const Map last{N, out.C, out.H, out.W, 1};
-        require(!potentials || potentials->size() == numbers_in(last), "potentials: wrong size");
-        const Neuron* neuron = neurons ? &neurons->of(out.C) : nullptr;
-        std::uint16_t* to_spikes = spikes ? spikes->data() : nullptr;
-        float* to_numbers = numbers ? numbers->data() : nullptr;
-        float* to_potentials = potentials ? potentials->data() : nullptr;
-        nb::gil_scoped_release free;
-        const X* packed = pack(x, N, threads);
-        const std::size_t each = (p.as_it_is() ? size / N : p.packed() * width);
-        const Connections layer{synapses_.data(), starts_.data(), bias_.data()};
-        // outputs are divided only as far as there would be too few parts for the threads
-        const int count = blocks() * N;
-        const int cuts = std::clamp(4 * threads / count, 1, std::max(1, out.C / 8));
-        const std::size_t steps = numbers_in(out) / N, words = spikes_in(out) / N;
-        Workers::share(threads, count * cuts, [&](int part, int) {
-            const int cut = part % cuts, block = part / cuts % blocks(), n = part / cuts / blocks();
-            const int first = int(std::int64_t(out.C) * cut / cuts);
-            const int end = int(std::int64_t(out.C) * (cut + 1) / cuts);
-            float* v = to_potentials ? to_potentials + n * (numbers_in(last) / N) : nullptr;
-            std::uint16_t* s = to_spikes ? to_spikes + n * words : nullptr;
-            float* y = to_numbers ? to_numbers + n * steps : nullptr;
-            if constexpr (width == 1)
-                path->gather_spikes(p, layer, neuron, block, first, end, packed + n * each, s, y, v);
-            else
-                path->gather_numbers(p, layer, neuron, block, first, end, packed + n * each, s, y, v);
-        });
-    }
-
-    const std::uint16_t* pack(const std::uint16_t* x, int N, int threads) const {
+    const std::uint16_t* pack(const Kernels& now, const std::uint16_t* x, int N,
+                              int threads) const {
         const Plan& p = plan_;
         if (p.as_it_is()) return x;
         const std::size_t channel = spikes_in(p.in) / p.in.C;
         const std::size_t rows = std::size_t(p.in.H) * p.in.T * p.out.words();
         std::uint16_t* packed = scratch<std::uint16_t>(N * p.packed() + threads * rows);
         Workers::share(threads, N * p.in.C, [&](int part, int thread) {
-            path->pack_spikes(p, x + part * channel, packed + N * p.packed() + thread * rows,
-                              packed + part * p.channel());
+            now.pack_spikes(p, x + part * channel, packed + N * p.packed() + thread * rows,
+                            packed + part * p.channel());
         });
         return packed;
     }
 
-    const float* pack(const float* x, int N, int threads) const {
+    const float* pack(const Kernels& now, const float* x, int N, int threads) const {
         const Plan& p = plan_;
         if (p.as_it_is()) return x;
         const std::size_t channel = numbers_in(p.in) / p.in.C;
         float* packed = scratch<float>(N * p.packed() * LANES);
         Workers::share(threads, N * p.in.C, [&](int part, int) {
-            path->pack_numbers(p, x + part * channel, packed + part * p.channel() * LANES);
+            now.pack_numbers(p, x + part * channel, packed + part * p.channel() * LANES);
         });
         return packed;
     }
@@ -301,17 +379,29 @@ class Layer {
     std::vector<float> bias_;
 };
 
+// The spikes of a word, as far as they are columns of the map.
+unsigned columns_of(const Map& map, int word, std::uint16_t spikes) {
+    const int left = map.W - word * LANES;
+    return left >= LANES ? spikes : spikes & ((1u << left) - 1);
+}
+
 // --- linear layers by events ---------------------------------------------------------------------
 
 class EventLayer {
   public:
     EventLayer(Floats weight, Floats bias, int T, int threads) : T_(T) {
         require(weight.ndim() == 4 && weight.shape(2) == 1 && weight.shape(3) == 1 &&
-                std::min(T, threads) >= 1 && bias.ndim() == 1 && bias.shape(0) == weight.shape(0), "this is no linear layer");
+                    bias.ndim() == 1 && bias.shape(0) == weight.shape(0),
+                "this is no linear layer");
+        require(std::max(weight.shape(0), weight.shape(1)) <= std::size_t(LARGEST),
+                "weight is too large");
         out_ = int(weight.shape(0)), in_ = int(weight.shape(1));
+        checked({1, 1, 1, out_, T});
+        checked({1, 1, 1, in_, T});
         blocks_ = (out_ + COLUMN_BLOCK - 1) / COLUMN_BLOCK;
-        bias_.assign(bias.data(), bias.data() + out_);
-        for (float& b : bias_) b += 0.0f;
+        threads = sharing(threads);
+        nb::gil_scoped_release free;
+        bias_ = without_signed_zeros(bias);
         const auto rows = row_starts(weight.data(), out_, std::size_t(in_), threads);
         starts_.assign(std::size_t(blocks_) * (in_ + 1), 0);
         outputs_.resize(std::size_t(rows.back()));
@@ -327,34 +417,26 @@ class EventLayer {
     void run(Words x, Shape shape, std::optional<OutWords> spikes, std::optional<OutFloats> numbers,
              std::optional<OutFloats> potentials, const Neurons* neurons, int N, int threads) {
         const auto [C, H, W] = shape;
-        const Map in{N, C, H, W, T_}, out{N, 1, 1, out_, T_}, last{N, 1, 1, out_, 1};
-        require(N >= 1 && threads >= 1 && std::min({C, H, W}) >= 1, "a size is below 1");
-        require(std::int64_t(C) * H * W == in_ && x.size() == spikes_in(in), "x: wrong size");
-        require(bool(spikes) == bool(neurons) && bool(numbers) != bool(neurons),
-                "spikes go with neurons, numbers without");
+        const Map in = checked({N, C, H, W, T_}), out = checked({N, 1, 1, out_, T_});
+        require(std::int64_t(C) * H * W == in_ && x.size() == spikes_in(in), "x has another size");
         require(!neurons || !neurons->varies(), "thresholds that adapt are not for events");
-        require(!spikes || spikes->size() == spikes_in(out), "spikes has another size");
-        require(!numbers || numbers->size() == numbers_in(out), "numbers has another size");
-        require(!potentials || potentials->size() == numbers_in(last), "potentials: wrong size");
-        const Neuron* neuron = neurons ? &neurons->of(out_) : nullptr;
+        const Outputs to(out, spikes, numbers, potentials, neurons, out_);
+        require(double(N) * blocks_ <= MOST_PARTS, "there are too many samples");
+        threads = sharing(threads);
+        const Kernels* now = path;
         const std::uint16_t* words = x.data();
-        std::uint16_t* s = spikes ? spikes->data() : nullptr;
-        float* y = numbers ? numbers->data() : nullptr;
-        float* v = potentials ? potentials->data() : nullptr;
         nb::gil_scoped_release free;
         const std::size_t each = std::size_t(chunks()) * in_;
         std::uint16_t* times = scratch<std::uint16_t>(N * each);
         std::memset(times, 0, N * each * sizeof *times);
-        Workers::share(threads, N * C * H,
+        Workers::share(threads, in.N * in.C * in.H,
                        [&](int row, int) { turn(in, words, row, times); });
         const Columns layer{starts_.data(), outputs_.data(), weights_.data(), bias_.data(),
                             in_, out_, blocks_};
         Workers::share(threads, N * blocks_, [&](int part, int) {
-            const int n = part / blocks_, block = part % blocks_;
-            path->scatter(layer, neuron, T_, block, times + n * each,
-                          s ? s + n * (spikes_in(out) / N) : nullptr,
-                          y ? y + n * (numbers_in(out) / N) : nullptr,
-                          v ? v + n * (numbers_in(last) / N) : nullptr);
+            const int n = part / blocks_;
+            now->scatter(layer, to.neuron, T_, part % blocks_, times + n * each, to.spikes_of(n),
+                         to.numbers_of(n), to.potentials_of(n));
         });
     }
 
@@ -395,7 +477,7 @@ class EventLayer {
                             std::size_t(row % rows) * in.W;
         for (int t = 0; t < in.T; ++t)
             for (int w = 0; w < wide; ++w)
-                for (unsigned left = from[t * wide + w]; left; left &= left - 1)
+                for (unsigned left = columns_of(in, w, from[t * wide + w]); left; left &= left - 1)
                     to[std::size_t(t / LANES) * in_ + w * LANES + __builtin_ctz(left)] |=
                         std::uint16_t(1u << t % LANES);
     }
@@ -408,98 +490,112 @@ class EventLayer {
 
 // --- maps ----------------------------------------------------------------------------------------
 
-// Neurons on numbers: x has `steps` = 1 (the same at each time step) or T; its rows lie
-// `strides` (of sample, channel, row, time step) floats apart and have `readable` of them.
-void fire(Floats x, std::tuple<std::size_t, std::size_t, std::size_t, std::size_t> strides,
-          int readable, std::tuple<int, int, int, int, int> shape, const Neurons& neurons,
-          OutWords spikes,
-          std::optional<OutFloats> potentials, int threads) {
-    const auto [N, C, H, W, T] = shape;
-    const auto [of_sample, of_channel, of_row, of_step] = strides;
-    require(std::min({N, C, H, W, T, threads}) >= 1, "a size is below 1");
-    require(readable >= W, "rows are too short");
-    const std::size_t end = (N - 1) * of_sample + (C - 1) * of_channel + (H - 1) * of_row +
-                            (T - 1) * of_step + std::size_t(readable);
-    require(end <= x.size(), "x is smaller than its strides say");
-    const Map map{N, C, H, W, T}, last{N, C, H, W, 1};
+// Neurons on numbers whose rows lie `strides` (of sample, channel, row, time step) floats apart and
+// have `readable` of them.
+void fire(Floats x, Strides strides, int readable, Sizes sizes, const Neurons& neurons,
+          OutWords spikes, std::optional<OutFloats> potentials, int threads) {
+    const Map map = map_of(sizes), last{map.N, map.C, map.H, map.W, 1};
+    require(readable >= map.W && readable <= LARGEST, "rows are too short or too long");
+    require(lie_within(map, strides, readable, x.size()), "x is smaller than its strides say");
     require(spikes.size() == spikes_in(map), "spikes has another size");
-    require(!potentials || potentials->size() == numbers_in(last), "potentials: wrong size");
-    const Neuron& neuron = neurons.of(C);
+    require(!potentials || potentials->size() == numbers_in(last), "potentials has another size");
+    threads = sharing(threads);
+    const Neuron& neuron = neurons.of(map.C);
+    const std::size_t of_sample = std::get<0>(strides), of_channel = std::get<1>(strides);
+    const std::ptrdiff_t of_row(std::get<2>(strides)), of_step(std::get<3>(strides));
+    const Kernels* now = path;
     const float* from = x.data();
     std::uint16_t* to = spikes.data();
     float* v = potentials ? potentials->data() : nullptr;
     nb::gil_scoped_release free;
-    const std::size_t words = std::size_t(H) * map.words();
-    Workers::share(threads, N * C, [&](int part, int) {
-        const Currents currents{from + part / C * of_sample + part % C * of_channel,
-                                std::ptrdiff_t(of_row), std::ptrdiff_t(of_step), readable};
-        path->fire(neuron, map, currents, part % C, to + part * words * T,
-                   v ? v + part * words * LANES : nullptr);
+    const std::size_t words = std::size_t(map.H) * map.words();
+    Workers::share(threads, map.N * map.C, [&](int part, int) {
+        const int n = part / map.C, c = part % map.C;
+        const Currents currents{from + n * of_sample + c * of_channel, of_row, of_step, readable};
+        now->fire(neuron, map, currents, c, to + part * words * map.T,
+                  v ? v + part * words * LANES : nullptr);
     });
 }
 
 bool set(const std::uint16_t* row, int x) { return row[x / LANES] >> x % LANES & 1; }
 
 // Spikes to 0 and 1: (N, C, H, T, W) to rows `strides` floats apart.
-void unpack(Words x, std::tuple<int, int, int, int, int> shape, OutFloats out,
-            std::tuple<std::size_t, std::size_t, std::size_t, std::size_t> strides, int threads) {
-    const auto [N, C, H, W, T] = shape;
-    const auto [of_sample, of_channel, of_row, of_step] = strides;
-    const Map map{N, C, H, W, T};
-    require(std::min({N, C, H, W, T, threads}) >= 1 && x.size() == spikes_in(map), "wrong size");
-    require((N - 1) * of_sample + (C - 1) * of_channel + (H - 1) * of_row + (T - 1) * of_step +
-                    std::size_t(W) <= out.size(), "out is smaller than its strides say");
+void unpack(Words x, Sizes sizes, OutFloats out, Strides strides, int threads) {
+    const Map map = map_of(sizes);
+    require(x.size() == spikes_in(map), "x has another size");
+    require(lie_within(map, strides, map.W, out.size()), "out is smaller than its strides say");
+    threads = sharing(threads);
+    const std::size_t of_sample = std::get<0>(strides), of_channel = std::get<1>(strides),
+                      of_row = std::get<2>(strides), of_step = std::get<3>(strides);
     const std::uint16_t* from = x.data();
     float* to = out.data();
     nb::gil_scoped_release free;
-    Workers::share(threads, N * C, [&](int part, int) {
-        const std::uint16_t* row = from + std::size_t(part) * H * T * map.words();
-        for (int y = 0; y < H; ++y)
-            for (int t = 0; t < T; ++t, row += map.words()) {
-                float* line = to + part / C * of_sample + part % C * of_channel + y * of_row +
-                              t * of_step;
-                for (int i = 0; i < W; ++i) line[i] = set(row, i) ? 1.0f : 0.0f;
-            }
+    Workers::share(threads, map.N * map.C, [&](int part, int) {
+        const std::uint16_t* row = from + std::size_t(part) * map.H * map.T * map.words();
+        float* channel = to + part / map.C * of_sample + part % map.C * of_channel;
+        for (int y = 0; y < map.H; ++y)
+            for (int t = 0; t < map.T; ++t, row += map.words())
+                for (int i = 0; i < map.W; ++i)
+                    channel[y * of_row + t * of_step + i] = set(row, i) ? 1.0f : 0.0f;
     });
 }
 
 // Spikes of flat features, with a lane for each sample: (N, C, H, T, words of W) to
 // (groups, C H W, 1, T, words of `lanes`).
-void flatten(Words x, std::tuple<int, int, int, int, int> shape, int lanes, OutWords out,
-             int threads) {
-    const auto [N, C, H, W, T] = shape;
-    const Map map{N, C, H, W, T};
-    require(std::min({N, C, H, W, T, threads, lanes}) >= 1 && lanes % LANES == 0 &&
-            x.size() == spikes_in(map), "wrong size");
-    const int groups = (N + lanes - 1) / lanes, wide = lanes / LANES, features = C * H * W;
-    const std::size_t each = std::size_t(features) * T * wide;
-    require(out.size() == groups * each, "out has another size");
+void flatten(Words x, Sizes sizes, int lanes, OutWords out, int threads) {
+    const Map map = map_of(sizes);
+    require(lanes >= LANES && lanes <= LARGEST && lanes % LANES == 0, "lanes is no number of words");
+    const int groups = (map.N + lanes - 1) / lanes, wide = lanes / LANES;
+    const Map turned = checked({groups, map.C * map.H * map.W, 1, lanes, map.T});
+    require(x.size() == spikes_in(map), "x has another size");
+    require(out.size() == spikes_in(turned), "out has another size");
+    threads = sharing(threads);
     const std::uint16_t* from = x.data();
     std::uint16_t* to = out.data();
     nb::gil_scoped_release free;
-    Workers::share(threads, groups * C, [&](int part, int) {
-        const int group = part / C, c = part % C;
-        std::uint16_t* channel = to + group * each + std::size_t(c) * H * W * T * wide;
-        std::memset(channel, 0, std::size_t(H) * W * T * wide * sizeof *channel);
-        for (int n = group * lanes; n < std::min(N, (group + 1) * lanes); ++n) {
-            const std::uint16_t* row = from + (std::size_t(n) * C + c) * H * T * map.words();
+    const std::size_t size = spikes_in(turned) / groups / map.C;
+    Workers::share(threads, groups * map.C, [&](int part, int) {
+        const int group = part / map.C, c = part % map.C;
+        std::uint16_t* channel = to + part * size;
+        std::memset(channel, 0, size * sizeof *channel);
+        for (int n = group * lanes; n < std::min(map.N, (group + 1) * lanes); ++n) {
+            const std::uint16_t* row =
+                from + (std::size_t(n) * map.C + c) * map.H * map.T * map.words();
             const int word = n % lanes / LANES;
             const auto bit = std::uint16_t(1u << n % LANES);
-            for (int y = 0; y < H; ++y)
-                for (int t = 0; t < T; ++t)
+            for (int y = 0; y < map.H; ++y)
+                for (int t = 0; t < map.T; ++t)
                     for (int k = 0; k < map.words(); ++k, ++row)
-                        for (unsigned left = *row; left; left &= left - 1) {
-                            const int at = y * W + k * LANES + __builtin_ctz(left);
-                            channel[(std::size_t(at) * T + t) * wide + word] |= bit;
+                        for (unsigned left = columns_of(map, k, *row); left; left &= left - 1) {
+                            const int at = y * map.W + k * LANES + __builtin_ctz(left);
+                            channel[(std::size_t(at) * map.T + t) * wide + word] |= bit;
                         }
         }
     });
 }
 
-Map pooled(const Map& in, const Window& w) {
-    return {in.N, in.C, places(in.H, w.kernel_h, w.stride_h, w.pad_h, 1),
-            places(in.W, w.kernel_w, w.stride_w, w.pad_w, 1), in.T};
-}
+struct Window {
+    int kernel_h, kernel_w, stride_h, stride_w, pad_h, pad_w;
+
+    Window(Pair kernel, Pair stride, Pair padding)
+        : kernel_h(kernel.first), kernel_w(kernel.second), stride_h(stride.first),
+          stride_w(stride.second), pad_h(padding.first), pad_w(padding.second) {
+        require(are_sizes({kernel_h, kernel_w, stride_h, stride_w, pad_h + 1, pad_w + 1}),
+                "a size is below 1 or too large");
+    }
+
+    Map of(const Map& in) const {
+        const Map found{in.N, in.C, places(in.H, kernel_h, stride_h, pad_h, 1),
+                        places(in.W, kernel_w, stride_w, pad_w, 1), in.T};
+        require(found.H >= 1 && found.W >= 1, "the map is smaller than the window");
+        return checked(found);
+    }
+
+    bool halves() const {
+        return kernel_h == 2 && kernel_w == 2 && stride_h == 2 && stride_w == 2 && pad_h == 0 &&
+               pad_w == 0;
+    }
+};
 
 // Every other bit of a word.
 std::uint16_t halved(std::uint32_t x) {
@@ -513,131 +609,131 @@ std::uint16_t halved(std::uint32_t x) {
 // Windows of 2 x 2 side by side, of one channel: (H, T, words) to (H / 2, T, words).
 void pool_pairs(const Map& map, const Map& to, const std::uint16_t* channel, std::uint16_t* out) {
     const int wide = map.words(), row = map.T * wide;
-    const std::uint16_t last = std::uint16_t(to.W % LANES ? (1u << to.W % LANES) - 1 : 0xffff);
     for (int y = 0; y < to.H; ++y, channel += 2 * row)
         for (int t = 0; t < map.T; ++t, out += to.words())
             for (int k = 0; k < to.words(); ++k) {
                 const std::uint16_t* at = channel + t * wide + 2 * k;
                 std::uint32_t any = std::uint32_t(at[0] | at[row]);
                 if (2 * k + 1 < wide) any |= std::uint32_t(at[1] | at[row + 1]) << LANES;
-                out[k] = halved(any | any >> 1) & (k + 1 < to.words() ? 0xffff : last);
+                out[k] = std::uint16_t(columns_of(to, k, halved(any | any >> 1)));
             }
 }
 
+// Any windows of one channel.
+void pool_any(const Map& map, const Map& to, const Window& w, const std::uint16_t* channel,
+              std::uint16_t* out) {
+    const int wide = map.words();
+    for (int y = 0; y < to.H; ++y)
+        for (int t = 0; t < map.T; ++t, out += to.words()) {
+            std::memset(out, 0, std::size_t(to.words()) * sizeof *out);
+            for (int i = 0; i < w.kernel_h; ++i) {
+                const int row = y * w.stride_h - w.pad_h + i;
+                if (row < 0 || row >= map.H) continue;
+                const std::uint16_t* spikes = channel + (std::size_t(row) * map.T + t) * wide;
+                for (int x = 0; x < to.W; ++x)
+                    for (int j = 0; j < w.kernel_w; ++j) {
+                        const int at = x * w.stride_w - w.pad_w + j;
+                        if (at >= 0 && at < map.W && set(spikes, at))
+                            out[x / LANES] |= std::uint16_t(1u << x % LANES);
+                    }
+            }
+        }
+}
+
 // Whether a spike is in the window: the largest of zeros and ones.
-void pool_max(Words x, std::tuple<int, int, int, int, int> shape, Pair kernel, Pair stride,
-              Pair padding, OutWords out, int threads) {
-    const auto [N, C, H, W, T] = shape;
-    const Map map{N, C, H, W, T};
-    const Window w{kernel.first, kernel.second, stride.first,
-                   stride.second, padding.first, padding.second};
-    require(std::min({N, C, H, W, T, threads, w.kernel_h, w.kernel_w, w.stride_h, w.stride_w}) >= 1,
-            "a size is below 1");
-    const Map to = pooled(map, w);
-    require(to.H >= 1 && to.W >= 1, "the map is smaller than the window");
-    require(x.size() == spikes_in(map) && out.size() == spikes_in(to), "wrong size");
+void pool_max(Words x, Sizes sizes, Pair kernel, Pair stride, Pair padding, OutWords out,
+              int threads) {
+    const Map map = map_of(sizes);
+    const Window w(kernel, stride, padding);
+    const Map to = w.of(map);
+    require(x.size() == spikes_in(map), "x has another size");
+    require(out.size() == spikes_in(to), "out has another size");
+    threads = sharing(threads);
     const std::uint16_t* from = x.data();
     std::uint16_t* result = out.data();
     nb::gil_scoped_release free;
-    const bool pairs = kernel == Pair(2, 2) && stride == kernel && padding == Pair(0, 0);
-    Workers::share(threads, N * C, [&](int part, int) {
-        const int wide = map.words();
-        const std::uint16_t* channel = from + std::size_t(part) * H * T * wide;
-        std::uint16_t* row = result + std::size_t(part) * to.H * T * to.words();
-        if (pairs) return pool_pairs(map, to, channel, row);
-        std::vector<std::uint16_t> any(std::size_t(wide), 0);
-        for (int y = 0; y < to.H; ++y)
-            for (int t = 0; t < T; ++t, row += to.words()) {
-                std::fill(any.begin(), any.end(), 0);
-                for (int i = 0; i < w.kernel_h; ++i) {
-                    const int at = y * w.stride_h - w.pad_h + i;
-                    for (int k = 0; k < wide && at >= 0 && at < H; ++k)
-                        any[std::size_t(k)] |= channel[(std::size_t(at) * T + t) * wide + k];
-                }
-                for (int k = 0; k < to.words(); ++k) {
-                    unsigned word = 0;
-                    for (int lane = 0; lane < LANES && k * LANES + lane < to.W; ++lane)
-                        for (int j = 0; j < w.kernel_w; ++j) {
-                            const int at = (k * LANES + lane) * w.stride_w - w.pad_w + j;
-                            if (at >= 0 && at < W) word |= unsigned(set(any.data(), at)) << lane;
-                        }
-                    row[k] = std::uint16_t(word);
-                }
-            }
+    Workers::share(threads, map.N * map.C, [&](int part, int) {
+        const std::uint16_t* channel = from + std::size_t(part) * map.H * map.T * map.words();
+        std::uint16_t* pooled = result + std::size_t(part) * to.H * to.T * to.words();
+        if (w.halves())
+            pool_pairs(map, to, channel, pooled);
+        else
+            pool_any(map, to, w, channel, pooled);
     });
 }
 
 // Spikes in each window, divided by its size.
-void pool_average(Words x, std::tuple<int, int, int, int, int> shape, Pair kernel, Pair stride,
-                  OutFloats out, int threads) {
-    const auto [N, C, H, W, T] = shape;
-    const Map map{N, C, H, W, T};
-    const Window w{kernel.first, kernel.second, stride.first, stride.second, 0, 0};
-    require(std::min({N, C, H, W, T, threads, w.kernel_h, w.kernel_w, w.stride_h, w.stride_w}) >= 1,
-            "a size is below 1");
-    const Map to = pooled(map, w);
-    require(to.H >= 1 && to.W >= 1, "the map is smaller than the window");
-    require(x.size() == spikes_in(map) && out.size() == numbers_in(to), "wrong size");
+void pool_average(Words x, Sizes sizes, Pair kernel, Pair stride, OutFloats out, int threads) {
+    const Map map = map_of(sizes);
+    const Window w(kernel, stride, {0, 0});
+    const Map to = w.of(map);
+    require(x.size() == spikes_in(map), "x has another size");
+    require(out.size() == numbers_in(to), "out has another size");
+    threads = sharing(threads);
     const std::uint16_t* from = x.data();
     float* result = out.data();
     nb::gil_scoped_release free;
-    Workers::share(threads, N * C, [&](int part, int) {
+    const auto size = float(double(w.kernel_h) * w.kernel_w);
+    Workers::share(threads, map.N * map.C, [&](int part, int) {
         const int wide = map.words(), line = to.words() * LANES;
-        const std::uint16_t* channel = from + std::size_t(part) * H * T * wide;
-        float* row = result + std::size_t(part) * to.H * T * line;
+        const std::uint16_t* channel = from + std::size_t(part) * map.H * map.T * wide;
+        float* row = result + std::size_t(part) * to.H * to.T * line;
         for (int y = 0; y < to.H; ++y)
-            for (int t = 0; t < T; ++t, row += line)
+            for (int t = 0; t < map.T; ++t, row += line)
                 for (int k = 0; k < line; ++k) {
                     int count = 0;
-                    for (int i = 0; i < w.kernel_h && k < to.W; ++i)
-                        for (int j = 0; j < w.kernel_w; ++j)
-                            count += set(channel + (std::size_t(y * w.stride_h + i) * T + t) * wide,
-                                         k * w.stride_w + j);
-                    row[k] = float(count) / float(w.kernel_h * w.kernel_w);
+                    for (int i = 0; i < w.kernel_h && k < to.W; ++i) {
+                        const std::size_t from_row = std::size_t(y) * w.stride_h + i;
+                        const std::uint16_t* spikes = channel + (from_row * map.T + t) * wide;
+                        for (int j = 0; j < w.kernel_w; ++j) count += set(spikes, k * w.stride_w + j);
+                    }
+                    row[k] = float(count) / size;
                 }
     });
 }
 
+auto array(const char* name) { return nb::arg(name).noconvert(); }
+
 }  // namespace
 
 NB_MODULE(_kernels, m) {
+    using nb::arg;
     m.def("paths", &paths);
     m.def("path", [] { return std::string(path->name); });
-    m.def("use", &use, nb::arg("name"));
+    m.def("use", &use, arg("name"));
     nb::class_<Neurons>(m, "Neurons")
         .def(nb::init<int, float, float, std::optional<float>, std::optional<Floats>, float,
                       float>(),
-             nb::arg("charge"), nb::arg("constant"), nb::arg("threshold"),
-             nb::arg("reset").none(), nb::arg("beta").none(), nb::arg("recovery"), nb::arg("rise"));
+             arg("charge"), arg("constant"), arg("threshold"), arg("reset").none(),
+             array("beta").none(), arg("recovery"), arg("rise"));
     nb::class_<Layer>(m, "Layer")
-        .def(nb::init<Floats, Floats, Shape, int, Pair, Pair, Pair, int, int>(),
-             nb::arg("weight"), nb::arg("bias"), nb::arg("shape"), nb::arg("T"),
-             nb::arg("stride"), nb::arg("padding"), nb::arg("dilation"), nb::arg("groups"),
-             nb::arg("threads"))
+        .def(nb::init<Floats, Floats, Shape, int, Pair, Pair, Pair, int, int>(), array("weight"),
+             array("bias"), arg("shape"), arg("T"), arg("stride"), arg("padding"),
+             arg("dilation"), arg("groups"), arg("threads"))
         .def_prop_ro("shape", &Layer::shape)
         .def_prop_ro("synapses", &Layer::synapses)
         .def_prop_ro("additions", &Layer::additions)
-        .def("spikes", &Layer::spikes, nb::arg("x"), nb::arg("spikes").none(),
-             nb::arg("numbers").none(), nb::arg("potentials").none(), nb::arg("neurons").none(),
-             nb::arg("N"), nb::arg("T"), nb::arg("threads"))
-        .def("numbers", &Layer::numbers, nb::arg("x"), nb::arg("spikes").none(),
-             nb::arg("numbers").none(), nb::arg("potentials").none(), nb::arg("neurons").none(),
-             nb::arg("N"), nb::arg("T"), nb::arg("threads"));
+        .def("spikes", &Layer::run<Words>, array("x"), array("spikes").none(),
+             array("numbers").none(), array("potentials").none(), arg("neurons").none(), arg("N"),
+             arg("T"), arg("threads"))
+        .def("numbers", &Layer::run<Floats>, array("x"), array("spikes").none(),
+             array("numbers").none(), array("potentials").none(), arg("neurons").none(), arg("N"),
+             arg("T"), arg("threads"));
     nb::class_<EventLayer>(m, "EventLayer")
-        .def(nb::init<Floats, Floats, int, int>(), nb::arg("weight"), nb::arg("bias"),
-             nb::arg("T"), nb::arg("threads"))
+        .def(nb::init<Floats, Floats, int, int>(), array("weight"), array("bias"), arg("T"),
+             arg("threads"))
         .def_prop_ro("synapses", &EventLayer::synapses)
-        .def("spikes", &EventLayer::run, nb::arg("x"), nb::arg("shape"), nb::arg("spikes").none(),
-             nb::arg("numbers").none(), nb::arg("potentials").none(), nb::arg("neurons").none(),
-             nb::arg("N"), nb::arg("threads"));
-    m.def("fire", &fire, nb::arg("x"), nb::arg("strides"), nb::arg("readable"), nb::arg("shape"),
-          nb::arg("neurons"), nb::arg("spikes"), nb::arg("potentials").none(), nb::arg("threads"));
-    m.def("unpack", &unpack, nb::arg("x"), nb::arg("shape"), nb::arg("out"), nb::arg("strides"),
-          nb::arg("threads"));
-    m.def("flatten", &flatten, nb::arg("x"), nb::arg("shape"), nb::arg("lanes"), nb::arg("out"),
-          nb::arg("threads"));
-    m.def("pool_max", &pool_max, nb::arg("x"), nb::arg("shape"), nb::arg("kernel"),
-          nb::arg("stride"), nb::arg("padding"), nb::arg("out"), nb::arg("threads"));
-    m.def("pool_average", &pool_average, nb::arg("x"), nb::arg("shape"), nb::arg("kernel"),
-          nb::arg("stride"), nb::arg("out"), nb::arg("threads"));
+        .def("spikes", &EventLayer::run, array("x"), arg("shape"), array("spikes").none(),
+             array("numbers").none(), array("potentials").none(), arg("neurons").none(), arg("N"),
+             arg("threads"));
+    m.def("fire", &fire, array("x"), arg("strides"), arg("readable"), arg("shape"),
+          arg("neurons"), array("spikes"), array("potentials").none(), arg("threads"));
+    m.def("unpack", &unpack, array("x"), arg("shape"), array("out"), arg("strides"),
+          arg("threads"));
+    m.def("flatten", &flatten, array("x"), arg("shape"), arg("lanes"), array("out"),
+          arg("threads"));
+    m.def("pool_max", &pool_max, array("x"), arg("shape"), arg("kernel"), arg("stride"),
+          arg("padding"), array("out"), arg("threads"));
+    m.def("pool_average", &pool_average, array("x"), arg("shape"), arg("kernel"), arg("stride"),
+          array("out"), arg("threads"));
 }

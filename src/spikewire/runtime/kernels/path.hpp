@@ -99,7 +99,7 @@ template <> constexpr int WIDTH<float> = LANES;
 
 // N sums of one output, side by side in the packed input.
 template <int N, class X>
-inline void sum(const X* place, const Synapse* synapse, const Synapse* end, float bias,
+__attribute__((flatten)) inline void sum(const X* place, const Synapse* synapse, const Synapse* end, float bias,
                 float* sums) {
     Vector held[N];
 #pragma GCC unroll 32
@@ -273,16 +273,23 @@ inline void pick(const std::uint16_t* row, int width, int start, int stride, int
     }
 }
 
+template <class WORD> inline WORD first_bits(int count) {
+    return count >= int(8 * sizeof(WORD)) ? WORD(~WORD(0)) : WORD((WORD(1) << count) - 1);
+}
+
+// The same where a row of the map and of the output is one number; maps may lie at any address.
 template <class WORD>
-inline void shift(const WORD* rows, int start, int count, int width, WORD* shifted) {
-    const WORD mask = width >= int(8 * sizeof(WORD)) ? WORD(~WORD(0))
-                                                     : WORD((WORD(1) << width) - 1);
-    if (start >= int(8 * sizeof(WORD)) || -start >= int(8 * sizeof(WORD))) {
-        for (int i = 0; i < count; ++i) shifted[i] = 0;
-    } else if (start >= 0) {
-        for (int i = 0; i < count; ++i) shifted[i] = WORD(rows[i] >> start) & mask;
-    } else {
-        for (int i = 0; i < count; ++i) shifted[i] = WORD(rows[i] << -start) & mask;
+inline void shift(const Plan& plan, const std::uint16_t* map, int start, int count,
+                  std::uint16_t* shifted) {
+    const WORD before = first_bits<WORD>(plan.in.W), after = first_bits<WORD>(plan.out.W);
+    const int size = int(8 * sizeof(WORD)), right = start > 0 ? start : 0, left = right - start;
+    const bool outside = right >= size || left >= size;
+    constexpr std::size_t width = sizeof(WORD) / sizeof *map;
+    for (int i = 0; i < count; ++i) {
+        WORD row;
+        std::memcpy(&row, map + i * width, sizeof row);
+        row = outside ? WORD(0) : WORD(WORD((row & before) >> right) << left) & after;
+        std::memcpy(shifted + i * width, &row, sizeof row);
     }
 }
 
@@ -290,14 +297,10 @@ inline void shift(const WORD* rows, int start, int count, int width, WORD* shift
 inline void seen(const Plan& plan, const std::uint16_t* map, int tap, std::uint16_t* rows) {
     const int start = tap * plan.dilation_w - plan.pad_w, words = plan.in.words();
     const int count = plan.in.H * plan.in.T, wide = plan.out.words();
-    if (plan.stride_w == 1 && wide == words && words == 1)
-        return shift(map, start, count, plan.out.W, rows);
-    if (plan.stride_w == 1 && wide == words && words == 2)
-        return shift(reinterpret_cast<const std::uint32_t*>(map), start, count, plan.out.W,
-                     reinterpret_cast<std::uint32_t*>(rows));
-    if (plan.stride_w == 1 && wide == words && words == 4)
-        return shift(reinterpret_cast<const std::uint64_t*>(map), start, count, plan.out.W,
-                     reinterpret_cast<std::uint64_t*>(rows));
+    const int one = plan.stride_w == 1 && wide == words ? words : 0;
+    if (one == 1) return shift<std::uint16_t>(plan, map, start, count, rows);
+    if (one == 2) return shift<std::uint32_t>(plan, map, start, count, rows);
+    if (one == 4) return shift<std::uint64_t>(plan, map, start, count, rows);
     for (int i = 0; i < count; ++i)
         pick(map + std::size_t(i) * words, plan.in.W, start, plan.stride_w, plan.out.W,
              rows + std::size_t(i) * wide);

@@ -5,6 +5,13 @@
 #include <cstddef>
 #include <cstdint>
 
+#if __BYTE_ORDER__ != __ORDER_LITTLE_ENDIAN__
+#error "words that lie side by side are read as one: the first must be the lower half"
+#endif
+
+// What is compiled for several processors must be part of its caller: a linker keeps one of them.
+#define SPIKEWIRE_INLINE [[gnu::always_inline]] inline
+
 namespace spikewire {
 
 constexpr int LANES = 16;     // numbers in a vector, bits in a word
@@ -29,7 +36,7 @@ struct Neuron {
 // are floats (N, C, H, T, 16 words).
 struct Map {
     int N, C, H, W, T;
-    int words() const { return (W + LANES - 1) / LANES; }
+    SPIKEWIRE_INLINE int words() const { return (W + LANES - 1) / LANES; }
 };
 
 // How outputs are cut into blocks of vectors, and inputs packed so that the words that a synapse
@@ -45,12 +52,12 @@ struct Plan {
     int chunks, steps;  // of time, and time steps in each
     int packed_rows;
 
-    int words() const { return merged * steps * vectors; }  // that a synapse meets
-    int entry() const { return steps * vectors; }
-    std::size_t row() const { return std::size_t(parts) * chunks * entry(); }
-    std::size_t channel() const { return std::size_t(kernel_w) * packed_rows * row(); }
-    std::size_t packed() const { return in.C * channel(); }  // words or vectors of one sample
-    bool as_it_is() const {  // the map itself is packed already
+    SPIKEWIRE_INLINE int words() const { return merged * steps * vectors; }  // that a synapse meets
+    SPIKEWIRE_INLINE int entry() const { return steps * vectors; }
+    SPIKEWIRE_INLINE std::size_t row() const { return std::size_t(parts) * chunks * entry(); }
+    SPIKEWIRE_INLINE std::size_t channel() const { return std::size_t(kernel_w) * packed_rows * row(); }
+    SPIKEWIRE_INLINE std::size_t packed() const { return in.C * channel(); }  // words or vectors of one sample
+    SPIKEWIRE_INLINE bool as_it_is() const {  // the map itself is packed already
         return kernel_w == 1 && stride_w == 1 && stride_h == 1 && pad_w == 0 && pad_h == 0 &&
                rows == 1 && parts == 1 && chunks == 1 && packed_rows == in.H &&
                vectors == in.words();
@@ -76,10 +83,6 @@ struct Currents {  // of a channel, (H, T, W) with any distances between rows an
     const float* data;
     std::ptrdiff_t row, step;
     int readable;  // numbers in a row
-};
-
-struct Window {
-    int kernel_h, kernel_w, stride_h, stride_w, pad_h, pad_w;
 };
 
 // One part of the work; `share` counts parts.

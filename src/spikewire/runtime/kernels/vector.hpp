@@ -8,14 +8,33 @@
 #include <immintrin.h>
 #endif
 
+// Sums that are kept in registers at once. Sanitizers ask for few: they take long to compile.
+#ifndef SPIKEWIRE_REGISTERS
+#define SPIKEWIRE_REGISTERS(count) count
+#endif
+
 namespace spikewire::PATH {
+
+#if !defined(SPIKEWIRE_AVX512)
+
+// For each byte of spikes, all bits or none for each of eight floats.
+struct Spread {
+    std::uint32_t masks[256][8];
+    constexpr Spread() : masks{} {
+        for (unsigned byte = 0; byte < 256; ++byte)
+            for (unsigned i = 0; i < 8; ++i) masks[byte][i] = byte >> i & 1 ? ~0u : 0;
+    }
+};
+alignas(32) static constexpr Spread SPREAD;
+
+#endif
 
 #if defined(SPIKEWIRE_AVX512)
 
 struct Vector {
     __m512 x;
 };
-constexpr int REGISTERS = 24;  // sums that are kept at once
+constexpr int REGISTERS = SPIKEWIRE_REGISTERS(24);
 
 inline Vector all(float x) { return {_mm512_set1_ps(x)}; }
 inline Vector load(const float* p) { return {_mm512_loadu_ps(p)}; }
@@ -50,7 +69,7 @@ inline Half add_where(Half a, std::uint16_t mask, Half b) {
 struct Vector {
     __m256 x, y;
 };
-constexpr int REGISTERS = 5;
+constexpr int REGISTERS = SPIKEWIRE_REGISTERS(5);
 
 inline Vector all(float x) { return {_mm256_set1_ps(x), _mm256_set1_ps(x)}; }
 inline Vector load(const float* p) { return {_mm256_loadu_ps(p), _mm256_loadu_ps(p + 8)}; }
@@ -71,9 +90,7 @@ inline Vector operator/(Vector a, Vector b) {
     return {_mm256_div_ps(a.x, b.x), _mm256_div_ps(a.y, b.y)};
 }
 inline __m256 spread(unsigned byte) {
-    const __m256i bits = _mm256_setr_epi32(1, 2, 4, 8, 16, 32, 64, 128);
-    const __m256i set = _mm256_and_si256(_mm256_set1_epi32(int(byte)), bits);
-    return _mm256_castsi256_ps(_mm256_cmpeq_epi32(set, bits));
+    return _mm256_load_ps(reinterpret_cast<const float*>(SPREAD.masks[byte]));
 }
 // Adding 0 changes nothing: a sum never is -0.
 inline Vector add_where(Vector a, std::uint16_t mask, Vector b) {
@@ -102,61 +119,69 @@ inline Half add_where(Half a, std::uint16_t mask, Half b) {
 
 #else
 
-template <int N> struct Lanes {
-    float x[N];
-};
-using Vector = Lanes<16>;
-using Half = Lanes<8>;
-constexpr int REGISTERS = 2;
+// Four floats, as GCC and clang know them: a register of almost any processor.
+using Four = float __attribute__((vector_size(16)));
+using FourBits = std::uint32_t __attribute__((vector_size(16)));
 
-template <int N, class F> inline Lanes<N> each(F f) {
-    Lanes<N> a;
+template <int N> struct Fours {
+    Four x[N];
+};
+using Vector = Fours<4>;
+using Half = Fours<2>;
+constexpr int REGISTERS = SPIKEWIRE_REGISTERS(2);
+
+template <class V> inline V loaded(const void* p) {
+    V x;
+    std::memcpy(&x, p, sizeof x);
+    return x;
+}
+template <int N, class F> inline Fours<N> each(F f) {
+    Fours<N> a;
+#pragma GCC unroll 4
     for (int i = 0; i < N; ++i) a.x[i] = f(i);
     return a;
 }
 inline Vector all(float x) {
-    return each<16>([&](int) { return x; });
+    return each<4>([&](int) { return Four{x, x, x, x}; });
 }
 inline Half half(float x) {
-    return each<8>([&](int) { return x; });
+    return each<2>([&](int) { return Four{x, x, x, x}; });
 }
 inline Vector load(const float* p) {
-    return each<16>([&](int i) { return p[i]; });
+    return each<4>([&](int i) { return loaded<Four>(p + 4 * i); });
 }
 inline Half load_half(const float* p) {
-    return each<8>([&](int i) { return p[i]; });
+    return each<2>([&](int i) { return loaded<Four>(p + 4 * i); });
 }
-template <int N> inline void store(float* p, const Lanes<N>& a) { std::memcpy(p, a.x, sizeof a.x); }
-inline Vector operator+(const Vector& a, const Vector& b) {
-    return each<16>([&](int i) { return a.x[i] + b.x[i]; });
+template <int N> inline void store(float* p, Fours<N> a) { std::memcpy(p, a.x, sizeof a.x); }
+inline Vector operator+(Vector a, Vector b) {
+    return each<4>([&](int i) { return a.x[i] + b.x[i]; });
 }
-inline Vector operator-(const Vector& a, const Vector& b) {
-    return each<16>([&](int i) { return a.x[i] - b.x[i]; });
+inline Vector operator-(Vector a, Vector b) {
+    return each<4>([&](int i) { return a.x[i] - b.x[i]; });
 }
-inline Vector operator*(const Vector& a, const Vector& b) {
-    return each<16>([&](int i) { return a.x[i] * b.x[i]; });
+inline Vector operator*(Vector a, Vector b) {
+    return each<4>([&](int i) { return a.x[i] * b.x[i]; });
 }
-inline Vector operator/(const Vector& a, const Vector& b) {
-    return each<16>([&](int i) { return a.x[i] / b.x[i]; });
+inline Vector operator/(Vector a, Vector b) {
+    return each<4>([&](int i) { return a.x[i] / b.x[i]; });
 }
-inline Vector where(std::uint16_t mask, const Vector& a, const Vector& b) {
-    return each<16>([&](int i) { return mask >> i & 1 ? a.x[i] : b.x[i]; });
+// All bits or none of the i-th four.
+inline FourBits spread(std::uint16_t mask, int i) {
+    return loaded<FourBits>(SPREAD.masks[mask >> i / 2 * 8 & 255] + i % 2 * 4);
 }
-// A number with all its bits or none of them; adding 0 changes nothing, as a sum never is -0.
-inline float kept(float x, unsigned bit) {
-    std::uint32_t bits;
-    std::memcpy(&bits, &x, sizeof bits);
-    bits &= 0u - bit;
-    std::memcpy(&x, &bits, sizeof bits);
-    return x;
+inline Vector where(std::uint16_t mask, Vector a, Vector b) {
+    return each<4>([&](int i) {
+        return Four((FourBits(a.x[i]) & spread(mask, i)) | (FourBits(b.x[i]) & ~spread(mask, i)));
+    });
 }
-template <int N>
-inline Lanes<N> add_where(const Lanes<N>& a, std::uint16_t mask, const Lanes<N>& b) {
-    return each<N>([&](int i) { return a.x[i] + kept(b.x[i], mask >> i & 1u); });
+// Adding 0 changes nothing: a sum never is -0.
+template <int N> inline Fours<N> add_where(Fours<N> a, std::uint16_t mask, Fours<N> b) {
+    return each<N>([&](int i) { return a.x[i] + Four(FourBits(b.x[i]) & spread(mask, i)); });
 }
-inline std::uint16_t reaches(const Vector& a, const Vector& b) {
+inline std::uint16_t reaches(Vector a, Vector b) {
     unsigned mask = 0;
-    for (int i = 0; i < 16; ++i) mask |= unsigned(a.x[i] >= b.x[i]) << i;
+    for (int i = 0; i < 16; ++i) mask |= unsigned(a.x[i / 4][i % 4] >= b.x[i / 4][i % 4]) << i;
     return std::uint16_t(mask);
 }
 

@@ -5,7 +5,10 @@
 #include <algorithm>
 #include <atomic>
 #include <condition_variable>
+#include <cstdint>
+#include <exception>
 #include <mutex>
+#include <system_error>
 #include <thread>
 
 #if defined(__x86_64__)
@@ -42,17 +45,13 @@ class Pool {
   public:
     void share(int threads, int parts, Workers::Work work, void* context) {
         const std::lock_guard lock(busy_);
-        const int helpers = std::min({threads, parts, MOST_THREADS}) - 1;
-        for (; born_ < helpers; ++born_)
-            std::thread([this, number = born_, seen = signal_.load() / ROUND] {
-                serve(number, seen);
-            }).detach();
         count_ = parts;
-        helpers_ = helpers;
+        helpers_ = born(std::min({threads, parts, Workers::MOST_THREADS}) - 1);
+        failure_ = nullptr;
         work_ = work;
         context_ = context;
         next_.store(0, std::memory_order_relaxed);
-        if (helpers > 0) {
+        if (helpers_ > 0) {
             {
                 const std::lock_guard sleepers(asleep_);
                 signal_.store((signal_.load() / ROUND + 1) * ROUND);
@@ -63,18 +62,36 @@ class Pool {
         // Only who has begun is waited for: on a busy machine the others may not even run.
         signal_.fetch_or(CLOSED);
         while (signal_.load(std::memory_order_acquire) % CLOSED) pause();
+        if (failure_) std::rethrow_exception(failure_);
     }
 
   private:
-    static constexpr int MOST_THREADS = 256;
     // What the signal is made of: threads at work, whether others may join, the number of the piece
     // of work. In one, as a thread must not join a piece that is over, or the one after it.
     static constexpr std::uint64_t CLOSED = 1 << 16, ROUND = CLOSED << 1;
 
+    // As many helpers as are wanted, or as the system lets be.
+    int born(int wanted) {
+        try {
+            for (; born_ < wanted; ++born_)
+                std::thread([this, number = born_, seen = signal_.load() / ROUND] {
+                    serve(number, seen);
+                }).detach();
+        } catch (const std::system_error&) {
+        }
+        return std::min(wanted, born_);
+    }
+
     void take(int thread) {
         const ExactNumbers exact;
-        for (int part; (part = next_.fetch_add(1, std::memory_order_relaxed)) < count_;)
-            work_(context_, part, thread);
+        try {
+            for (int part; (part = next_.fetch_add(1, std::memory_order_relaxed)) < count_;)
+                work_(context_, part, thread);
+        } catch (...) {
+            const std::lock_guard lock(failing_);
+            if (!failure_) failure_ = std::current_exception();
+            next_.store(count_, std::memory_order_relaxed);
+        }
     }
 
     void serve(int number, std::uint64_t seen) {
@@ -99,7 +116,8 @@ class Pool {
         return false;
     }
 
-    std::mutex busy_, asleep_;
+    std::mutex busy_, asleep_, failing_;
+    std::exception_ptr failure_;
     std::condition_variable wake_;
     std::atomic<std::uint64_t> signal_{CLOSED};
     std::atomic<int> next_{0};

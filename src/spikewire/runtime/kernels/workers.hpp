@@ -7,8 +7,11 @@ namespace spikewire {
 
 class Workers {
   public:
-    // Call work(context, part) for parts 0 .. count - 1, on up to `threads` threads, this one among
-    // them; parts are taken one after the other. One piece of work at a time.
+    static constexpr int MOST_THREADS = 256;
+
+    // Call work(context, part, thread) for parts 0 .. count - 1, on up to `threads` threads, this
+    // one among them; parts are taken one after the other. One piece of work at a time. The first
+    // exception ends the work and comes back.
     using Work = void (*)(void* context, int part, int thread);
     static void share(int threads, int count, Work work, void* context);
 
