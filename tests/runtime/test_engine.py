@@ -5,6 +5,8 @@ import os
 import subprocess
 import sys
 from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+from runpy import run_path
 
 import numpy as np
 import pytest
@@ -13,6 +15,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from spikewire.dialects import reset
+from spikewire.measure import readout
 from spikewire.nets import net
 from spikewire.runtime import compare, load, sparse
 from spikewire.runtime import file as files
@@ -36,7 +39,7 @@ try:
 except ImportError as error:
     pytest.skip(f"no engine: {error}", allow_module_level=True)
 
-drawing = __import__("runpy").run_path(os.path.join(os.path.dirname(__file__), "drawing.py"))
+drawing = run_path(str(Path(__file__).with_name("drawing.py")))
 
 
 @pytest.fixture(params=KERNELS.paths())
@@ -122,6 +125,22 @@ def test_few_spikes_differ_from_pytorch(which):
         outputs = model(images).mean(0)
     agree = (network(images) - outputs).abs() < 1e-4
     assert agree.float().mean() > 0.95  # the rest may have another spike
+
+
+def test_the_comparison_is_with_the_network_itself():
+    model = lively("tiny", (1, 8, 8))
+    images = torch.randn(64, 1, 8, 8)
+    network = sparse(model, images)
+    with torch.no_grad():
+        labels = readout(model(images)).argmax(1)
+        for parameter in model.parameters():
+            parameter.neg_()
+    reset(model)
+    found = compare(network, (images, labels), model)
+    assert found.differing > 0.1 * found.spikes
+    assert found.accuracy_dense is not None and found.accuracy_sparse is not None
+    assert found.accuracy_dense < found.accuracy_sparse
+    assert compare(network, images).differing < 1e-3 * found.spikes
 
 
 def test_a_sum_by_hand(path):

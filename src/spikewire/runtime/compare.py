@@ -12,9 +12,11 @@ import torch
 from torch import Tensor, nn
 
 from spikewire.dialects import reset
-from spikewire.measure import pairs, testing
+from spikewire.measure import pairs, readout, testing
+from spikewire.observe import watch
 from spikewire.runtime.dense import DenseNetwork
 from spikewire.runtime.engine import Record, SparseNetwork
+from spikewire.runtime.program import Neuron
 
 _ROUNDS = 7
 
@@ -53,8 +55,8 @@ def compare(network: SparseNetwork, batches: Any, model: nn.Module | None = None
     Args:
         network: the sparse one.
         batches: one batch (a tensor, or a pair with labels), or an iterable of batches.
-        model: the network it was made of, to be timed in its place; None for the program in plain
-            PyTorch.
+        model: the network it was made of, as the rival; None for the program in plain PyTorch, its
+            normalisation folded already.
 
     Raises:
         ValueError: if there is no data.
@@ -65,14 +67,14 @@ def compare(network: SparseNetwork, batches: Any, model: nn.Module | None = None
     >>> compare(SparseNetwork(program_of(fc(T=4), images)), images).differing
     0
     """
-    dense, seen = DenseNetwork(network.program), _Seen()
-    one: Tensor | None = None
+    rival = DenseNetwork(network.program) if model is None else model
+    seen, one = _Seen(), None
     for inputs, labels in pairs(batches):
         one = inputs[:, :1] if network.program.input.sequence else inputs[:1]
-        seen.add(network, dense, inputs, labels)
+        seen.add(network, rival, inputs, labels)
     if one is None:
         raise ValueError("batches is empty: give at least one batch of inputs")
-    rival, example = model or dense, one
+    example: Tensor = one
     with testing(rival):
         milliseconds = _milliseconds(lambda: _run(rival, example), lambda: network(example))
     return Comparison(
@@ -98,22 +100,35 @@ class _Seen:
     differing: int = 0
 
     def add(
-        self, network: SparseNetwork, dense: DenseNetwork, inputs: Tensor, labels: Tensor | None
+        self, network: SparseNetwork, rival: nn.Module, inputs: Tensor, labels: Tensor | None
     ) -> None:
         record = Record()
         outputs = network.outputs(network.run(inputs, record))
-        with torch.inference_mode():
-            expected = dense.values(inputs)
+        expected, spikes = _expected(network, rival, inputs)
         self.samples += len(outputs)
-        for number, spikes in record.spikes.items():
-            fired = torch.from_numpy(spikes)
+        for number, found in record.spikes.items():
+            fired = torch.from_numpy(found)
             self.spikes += int(fired.sum())
-            self.differing += int((fired != expected[number + 1]).sum())
+            self.differing += int((fired != spikes[number].view_as(fired)).sum())
         if labels is not None:
             self.labelled += len(labels)
-            right = expected[-1].flatten(2).mean(0).argmax(1) == labels
-            self.hits_dense += int(right.sum())
+            self.hits_dense += int((expected.argmax(1) == labels).sum())
             self.hits_sparse += int((outputs.argmax(1) == labels).sum())
+
+
+def _expected(
+    network: SparseNetwork, rival: nn.Module, inputs: Tensor
+) -> tuple[Tensor, dict[int, Tensor]]:
+    """Outputs (B, classes) of the rival, and its spikes by the number of the step."""
+    steps = network.program.steps
+    if isinstance(rival, DenseNetwork):
+        with torch.inference_mode():
+            values = rival.values(inputs)
+        return values[-1].flatten(2).mean(0), dict(enumerate(values[1:]))
+    with testing(rival), watch(rival) as activity:
+        outputs = readout(rival(inputs))
+    places = {step.name: n for n, step in enumerate(steps) if isinstance(step.operation, Neuron)}
+    return outputs, {n: activity[name].spikes.contiguous() for name, n in places.items()}
 
 
 def _run(model: nn.Module, inputs: Tensor) -> None:

@@ -1,7 +1,7 @@
 """Engine: run a program on the CPU, in time that falls with the synapses that are left.
 
 A convolution and the neurons behind it are one stage. For each stage with weights there is a sparse
-kernel and PyTorch's dense one; which one runs was measured (`Choice`).
+kernel and PyTorch's dense one; the faster one runs, by measurement.
 """
 
 from __future__ import annotations
@@ -423,18 +423,15 @@ def _stages(program: Program) -> Iterator[Stage]:
 
 def _reached(program: Program, number: int, uses: Any) -> int:
     """The step of the neurons right behind a convolution, repeated or not; else the step itself."""
-    last = number
-    while isinstance(program.steps[number].operation, Convolution) and last + 1 < len(
-        program.steps
-    ):
-        after = program.steps[last + 1]
-        if after.sources != (last + 1,) or uses[last + 1] != 1:
-            break
-        last += 1
+    if not isinstance(program.steps[number].operation, Convolution):
+        return number
+    for last in range(number + 1, len(program.steps)):
+        after = program.steps[last]
+        alone = after.sources == (last,) and uses[last] == 1
+        if not alone or not isinstance(after.operation, Repeat | Neuron):
+            return number
         if isinstance(after.operation, Neuron):
             return last
-        if not isinstance(after.operation, Repeat):
-            break
     return number
 
 

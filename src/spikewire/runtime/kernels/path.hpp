@@ -97,10 +97,11 @@ inline Vector meet(Vector sum, Vector weight, const float* numbers) {
 template <class X> constexpr int WIDTH = 1;  // of a vector in the packed input
 template <> constexpr int WIDTH<float> = LANES;
 
-// N sums of one output, side by side in the packed input.
+// N sums of one output, side by side in the packed input. Flattened: a vector that is handed to a
+// function goes through memory.
 template <int N, class X>
-__attribute__((flatten)) inline void sum(const X* place, const Synapse* synapse, const Synapse* end, float bias,
-                float* sums) {
+[[gnu::flatten]] inline void sum(const X* place, const Synapse* synapse, const Synapse* end,
+                                 float bias, float* sums) {
     Vector held[N];
 #pragma GCC unroll 32
     for (int i = 0; i < N; ++i) held[i] = all(bias);
