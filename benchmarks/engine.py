@@ -31,6 +31,7 @@ from spikewire.run import provenance, trained
 from spikewire.runtime import file, program_of, sparse
 from spikewire.runtime.engine import SparseNetwork
 from spikewire.runtime.kernels import kernels
+from spikewire.runtime.program import Weight
 
 T, CHANNELS, SIZE, RATE = 8, 256, 32, 0.15
 CONNECTIVITIES = (0.5, 0.05, 0.0235, 0.0073)
@@ -157,8 +158,8 @@ def layer_rows(runs: int, threads: int) -> Iterator[dict[str, Any]]:
         weight *= torch.rand(weight.shape) < connectivity
         geometry = (1, 1), (1, 1), (1, 1), 1
         engine = kernels().Layer(
-            weight.numpy(), np.zeros(CHANNELS, np.float32), (CHANNELS, SIZE, SIZE), T, *geometry,
-            threads,
+            *Weight.of(weight.numpy()).parts, np.zeros(CHANNELS, np.float32),
+            (CHANNELS, SIZE, SIZE), T, *geometry, threads,
         )  # fmt: skip
 
         def run(engine: Any = engine) -> None:

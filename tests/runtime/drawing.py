@@ -14,6 +14,7 @@ from spikewire.runtime.program import (
     Step,
     Value,
     Vote,
+    Weight,
 )
 
 
@@ -37,7 +38,7 @@ def convolution(rng, x, density=0.4):
         d for d in (1, 2) if all(d * (k - 1) < s for k, s in zip(kernel, x.shape[1:], strict=True))
     ]
     dilation = (int(rng.choice(fits)),) * 2
-    return Convolution(weight, bias, pair(rng, 1, 2), pair(rng, 0, 2), dilation, groups)
+    return Convolution(Weight.of(weight), bias, pair(rng, 1, 2), pair(rng, 0, 2), dilation, groups)
 
 
 def neuron(rng, x):
@@ -86,7 +87,7 @@ def program(rng, T=None, value=None):
         add(Flatten())
         for _ in range(rng.integers(0, 3)):
             weight = normal(rng, rng.integers(1, 40), values[-1].shape[0], 1, 1, density=0.3)
-            add(Convolution(weight, normal(rng, len(weight)) / 4))
+            add(Convolution(Weight.of(weight), normal(rng, len(weight)) / 4))
             if values[-1].sequence:
                 add(neuron(rng, values[-1]))
         features = values[-1].shape[0]

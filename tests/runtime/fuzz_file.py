@@ -35,6 +35,7 @@ from spikewire.runtime.program import (
     Step,
     Value,
     Vote,
+    Weight,
 )
 
 FORMAT = "spikewire-network-1"
@@ -61,17 +62,17 @@ def network():
     lif = Neuron("divide", 2.0)
     adaptive = Neuron("leak", 0.9, 0.7, None, numbers(4), 0.95)
     operations = [
-        ("conv1", Convolution(half, numbers(4), (1, 1), (1, 2), (1, 2)), 0),
+        ("conv1", Convolution(Weight.of(half), numbers(4), (1, 1), (1, 2), (1, 2)), 0),
         ("repeat", Repeat(), 1),
         ("norm", Affine(numbers(4), numbers(4)), 2),
         ("lif1", lif, 3),
         ("pool1", Pool("max", (2, 2), (2, 2)), 4),
-        ("conv2", Convolution(numbers(4, 2, 1, 1), numbers(4), groups=2), 5),
+        ("conv2", Convolution(Weight.of(numbers(4, 2, 1, 1)), numbers(4), groups=2), 5),
         ("add", Add(), 5, 6),
         ("lif2", adaptive, 7),
         ("pool2", Pool("average", (2, 2), (1, 1)), 8),
         ("flatten", Flatten(), 9),
-        ("fc", Convolution(few, numbers(20)), 10),
+        ("fc", Convolution(Weight.of(few), numbers(20)), 10),
         ("vote", Vote(5), 11),
     ]
     steps = [Step(name, operation, tuple(sources)) for name, operation, *sources in operations]

@@ -25,6 +25,7 @@ from spikewire.runtime.program import (
     Step,
     Value,
     Vote,
+    Weight,
 )
 from spikewire.runtime.reference import trace
 from spikewire.runtime.trace import program_of
@@ -46,7 +47,7 @@ def normal(rng, *shape, density=1.0):
 
 def convolution(rng, channels, out, kernel=(1, 1), density=0.5, **how):
     weight = normal(rng, out, channels // how.get("groups", 1), *kernel, density=density)
-    return Convolution(weight, normal(rng, out) / 4, **how)
+    return Convolution(Weight.of(weight), normal(rng, out) / 4, **how)
 
 
 def chained(T, value, *operations):
@@ -298,7 +299,7 @@ def test_a_threshold_is_passed_when_it_is_reached(tmp_path):
 
 def test_int8_computes_with_a_byte_and_a_scale(tmp_path):
     weight = np.array([[1.0, 0.3, 0.001], [0.0, -2.54, 1.0]], np.float32)[..., None, None]
-    layer = Convolution(weight, np.array([0.0, 0.5], np.float32))
+    layer = Convolution(Weight.of(weight), np.array([0.0, 0.5], np.float32))
     write(tmp_path, chained(1, Value((3, 1, 1), False), layer), precision="int8")
     code = (tmp_path / "network.c").read_text()
     assert "static const int8_t weights_1_layer[4] = {\n    127, 38, -127, 50\n};" in code
@@ -376,7 +377,7 @@ def test_other_files_of_the_folder_stay(tmp_path):
 
 
 ONE = np.ones((1, 1, 1, 1), np.float32)
-LARGE = Convolution(ONE * np.float32(3.4028235e38), ONE[0, 0, 0])
+LARGE = Convolution(Weight.of(ONE * np.float32(3.4028235e38)), ONE[0, 0, 0])
 
 
 @pytest.mark.parametrize(

@@ -30,6 +30,7 @@ from spikewire.runtime.program import (
     Repeat,
     Step,
     Value,
+    Weight,
 )
 from spikewire.runtime.reference import trace
 from spikewire.runtime.trace import program_of
@@ -148,7 +149,7 @@ def test_a_sum_by_hand(path):
     # u = 0.25; 0.125 + 0.0625 + ... = 0.25 + (0.25 - 0.25) / 2 = 0.25; 0.25 + 0.5 / 2 = 0.5: fires
     weight = np.float32([[[[0.5]], [[0.25]]]])
     steps = [
-        Step("fc", Convolution(weight, np.zeros(1, np.float32)), (0,)),
+        Step("fc", Convolution(Weight.of(weight), np.zeros(1, np.float32)), (0,)),
         Step("lif", Neuron("divide", 2.0, 0.3), (1,)),
     ]
     program = Program(3, Value((2, 1, 1), True), steps)
@@ -163,7 +164,7 @@ def test_linear_layers_follow_events_of_a_few_samples(path):
     weight = drawing["normal"](rng, 700, 270, 1, 1, density=0.2)
     steps = [
         Step("flatten", Flatten(), (0,)),
-        Step("fc", Convolution(weight, np.zeros(700, np.float32)), (1,)),
+        Step("fc", Convolution(Weight.of(weight), np.zeros(700, np.float32)), (1,)),
         Step("lif", Neuron("leak", 0.5), (2,)),
     ]
     for T in (1, 8, 9, 40):
@@ -192,7 +193,7 @@ def test_the_faster_kernel_is_chosen(monkeypatch, faster):
     program = program_of(net("fc"), images)
     network = SparseNetwork(program, 1)
     quick = {"sparse": [1.0, 2.0, 1.0], "dense": [2.0, 1.0, 2.0]}[faster] * 2
-    monkeypatch.setattr("spikewire.runtime.engine._seconds", lambda run: quick.pop(0))
+    monkeypatch.setattr("spikewire.runtime.engine._seconds", lambda run, runs=3: quick.pop(0))
     monkeypatch.setattr("spikewire.runtime.engine._products_per_second", lambda threads: 1e12)
     chosen = {timing.kernel for timing in network.profile(images, 1)}
     assert chosen == {"", faster}
@@ -243,7 +244,7 @@ def test_a_child_process_has_threads_of_its_own():
 
 def test_denormal_numbers_are_numbers():
     weight = np.full((1, 1, 1, 1), 2.0**-100, np.float32)
-    steps = [Step("fc", Convolution(weight, np.zeros(1, np.float32)), (0,))]
+    steps = [Step("fc", Convolution(Weight.of(weight), np.zeros(1, np.float32)), (0,))]
     program = Program(2, Value((1, 1, 1), True), steps)
     x = torch.full((2, 1, 1), 2.0**-40)
     torch.set_flush_denormal(True)
@@ -258,7 +259,7 @@ def test_sequences_and_features_as_inputs():
     rng = np.random.default_rng(2)
     weight = drawing["normal"](rng, 4, 6, 1, 1)
     steps = [
-        Step("fc", Convolution(weight, np.zeros(4, np.float32)), (0,)),
+        Step("fc", Convolution(Weight.of(weight), np.zeros(4, np.float32)), (0,)),
         Step("lif", Neuron("divide", 2.0), (1,)),
     ]
     network = SparseNetwork(Program(5, Value((6, 1, 1), True), steps))
@@ -290,9 +291,10 @@ def test_wrong_settings_are_refused():
 
 
 def test_kernels_check_what_they_are_given():
-    weight, bias = np.ones((4, 2, 3, 3), np.float32), np.zeros(4, np.float32)
+    weight = Weight.of(np.ones((4, 2, 3, 3), np.float32)).parts
+    bias = np.zeros(4, np.float32)
     geometry = (1, 1), (1, 1), (1, 1), 1
-    layer = KERNELS.Layer(weight, bias, (2, 5, 5), 4, *geometry, 1)
+    layer = KERNELS.Layer(*weight, bias, (2, 5, 5), 4, *geometry, 1)
     x, out = np.zeros((1, 2, 5, 4, 1), np.uint16), np.zeros((1, 4, 5, 4, 16), np.float32)
     layer.spikes(x, None, out, None, None, 1, 4, 1)
     for wrong in (x[:, :1].copy(), np.zeros((2, 2, 5, 4, 1), np.uint16)):
@@ -301,7 +303,7 @@ def test_kernels_check_what_they_are_given():
     with pytest.raises(ValueError, match="numbers has another size"):
         layer.spikes(x, None, out[:, :3].copy(), None, None, 1, 4, 1)
     with pytest.raises(ValueError, match="do not fit"):
-        KERNELS.Layer(weight, bias, (3, 5, 5), 4, *geometry, 1)
+        KERNELS.Layer(*weight, bias, (3, 5, 5), 4, *geometry, 1)
     with pytest.raises(TypeError, match="incompatible function arguments"):
         layer.spikes(x, None, out.astype(np.float64), None, None, 1, 4, 1)
     for size in (2**30, 2**31 - 1):
@@ -313,9 +315,33 @@ def test_kernels_check_what_they_are_given():
         with pytest.raises(ValueError, match="smaller than the window"):
             KERNELS.pool_average(x, (1, 2, 5, 5, 4), kernel, kernel, out, 1)
     with pytest.raises(ValueError, match="smaller than the kernel"):
-        KERNELS.Layer(weight, bias, (2, 1, 1), 4, (1, 1), (0, 0), (1, 1), 1, 1)
+        KERNELS.Layer(*weight, bias, (2, 1, 1), 4, (1, 1), (0, 0), (1, 1), 1, 1)
     with pytest.raises(ValueError, match="no path of that name"):
         KERNELS.use("abacus")
+
+
+@pytest.mark.parametrize(
+    ("starts", "places", "message"),
+    [
+        ([0, 1, 2], [5, -1], "out of place"),
+        ([0, 1, 2], [5, 6], "out of place"),
+        ([0, 0, 2], [3, 3], "out of place"),
+        ([0, 0, 2], [4, 3], "out of place"),
+        ([0, 1, 3], [0, 1], "do not fit"),
+        ([1, 1, 2], [0, 1], "do not fit"),
+        ([0, 3, 2], [0, 1], "do not fit"),
+        ([0, 2], [0, 1], "do not fit"),
+        ([0, 1, 1], [0], "do not fit"),
+    ],
+)
+@pytest.mark.parametrize("threads", [1, 2])
+def test_kernels_check_each_synapse(starts, places, message, threads):
+    values = np.ones(2, np.float32)
+    weight = (2, 6, 1, 1), np.int64(starts), np.int32(places), values, np.zeros(2, np.float32)
+    with pytest.raises(ValueError, match=message):
+        KERNELS.EventLayer(*weight, 4, threads)
+    with pytest.raises(ValueError, match=message):
+        KERNELS.Layer(*weight, (6, 1, 1), 4, (1, 1), (0, 0), (1, 1), 1, threads)
 
 
 def test_bits_beyond_the_width_are_no_spikes():
@@ -326,7 +352,7 @@ def test_bits_beyond_the_width_are_no_spikes():
         KERNELS.flatten(x, (1, 2, 3, 5, 4), 16, out, 1)
     assert np.array_equal(*flat)
     weight = np.random.default_rng(0).normal(size=(7, 30, 1, 1)).astype(np.float32)
-    layer = KERNELS.EventLayer(weight, np.zeros(7, np.float32), 4, 1)
+    layer = KERNELS.EventLayer(*Weight.of(weight).parts, np.zeros(7, np.float32), 4, 1)
     sums = [np.empty((1, 1, 1, 4, 16), np.float32) for _ in range(2)]
     for x, out in zip((words, clean), sums, strict=True):
         layer.spikes(x, (2, 3, 5), None, out, None, None, 1, 1)
@@ -334,11 +360,12 @@ def test_bits_beyond_the_width_are_no_spikes():
 
 
 def test_what_is_the_same_at_all_times_may_be_flattened():
+    ones = np.ones((3, 4, 1, 1), np.float32)
     steps = [
         Step("repeat", Repeat(), (0,)),
         Step("pool", Pool("max", (2, 2), (2, 2)), (1,)),
         Step("flatten", Flatten(), (2,)),
-        Step("fc", Convolution(np.ones((3, 4, 1, 1), np.float32), np.zeros(3, np.float32)), (3,)),
+        Step("fc", Convolution(Weight.of(ones), np.zeros(3, np.float32)), (3,)),
         Step("lif", Neuron("divide", 2.0), (4,)),
     ]
     program = Program(5, Value((1, 4, 4), False), steps)

@@ -33,6 +33,7 @@ from spikewire.runtime.program import (
     Step,
     Value,
     Vote,
+    Weight,
 )
 from spikewire.runtime.trace import program_of
 
@@ -58,7 +59,7 @@ def same(one, other):
         return alike and one.tobytes() == other.tobytes()
     if isinstance(one, list | tuple):
         return len(one) == len(other) and all(map(same, one, other))
-    if isinstance(one, Program | Step | Convolution | Neuron | Affine):
+    if isinstance(one, Program | Step | Convolution | Weight | Neuron | Affine):
         names = [field.name for field in fields(one)]
         mine, theirs = ([getattr(whole, name) for name in names] for whole in (one, other))
         return type(one) is type(other) and same(mine, theirs)
@@ -69,7 +70,7 @@ def alone(weight):
     """A network of one linear layer."""
     weight = np.asarray(weight, np.float32)[..., None, None]
     out, features = weight.shape[:2]
-    layer = Convolution(weight, np.ones(out, np.float32))
+    layer = Convolution(Weight.of(weight), np.ones(out, np.float32))
     return Program(1, Value((features, 1, 1), True), (Step("fc", layer, (0,)),))
 
 
@@ -95,7 +96,7 @@ def convolutions(draw, x, numbers):
     weight = draw(arrays(np.float32, shape, elements=numbers, fill=st.sampled_from([0.0, -0.0])))
     bias = draw(arrays(np.float32, shape[:1], elements=NUMBERS))
     stride, padding = draw(st.tuples(*[st.tuples(st.integers(1, 3), st.integers(1, 3))] * 2))
-    return Convolution(weight, bias, stride, padding, (1, 1), groups)
+    return Convolution(Weight.of(weight), bias, stride, padding, (1, 1), groups)
 
 
 @st.composite
@@ -176,8 +177,7 @@ def test_weights_of_any_size_are_stored_or_refused_by_name(path, program, precis
 def test_float32_changes_nothing_but_the_sign_of_zeros(program):
     for step, stored in zip(program.steps, file.rounded(program, "float32").steps, strict=True):
         if isinstance(step.operation, Convolution):
-            assert np.array_equal(step.operation.weight, stored.operation.weight)
-            assert not (np.signbit(stored.operation.weight) & (stored.operation.weight == 0)).any()
+            assert same(step.operation.weight, stored.operation.weight)
         else:
             assert same(step, stored)
 
@@ -200,9 +200,9 @@ def test_arrays_are_free_of_the_file(path):
     program, _ = file.load(path)
     path.unlink()
     for number in (0, 5, 10):
-        weight = program.steps[number].operation.weight
+        weight = program.steps[number].operation.weight.values
         assert weight.flags.aligned and weight.flags.c_contiguous and weight.flags.writeable
-        assert np.array_equal(weight, NETWORK.steps[number].operation.weight)
+        assert np.array_equal(weight, NETWORK.steps[number].operation.weight.values)
 
 
 def test_int8_has_a_scale_for_each_output_channel(path):
@@ -212,20 +212,20 @@ def test_int8_has_a_scale_for_each_output_channel(path):
     assert tensors["0.weight"].tolist() == [127, -64, 127, -1]  # 0.4 is gone
     assert tensors["0.weight.scale"].tolist() == [1.0, 0.0, np.float32(2.54) / np.float32(127)]
     step = np.float32(2.54) / np.float32(127)
-    weight = file.load(path)[0].steps[0].operation.weight[..., 0, 0]
+    weight = file.load(path)[0].steps[0].operation.weight.dense()[..., 0, 0]
     assert weight.tolist() == [[127, -64, 0, 0], [0] * 4, [0, 0, np.float32(127) * step, -step]]
 
 
 def test_int8_keeps_to_its_range_where_scales_are_coarse(path):
     smallest = 2.0**-149
     file.save(path, alone([[190 * smallest, -190 * smallest], [smallest, 0]]), precision="int8")
-    weight = file.load(path)[0].steps[0].operation.weight
+    weight = file.load(path)[0].steps[0].operation.weight.dense()
     assert (weight.flatten() / smallest).tolist() == [127, -127, 0, 0]
 
 
 def test_float16_rounds_to_the_nearest_and_drops_what_becomes_zero(path):
     file.save(path, alone([[1.0009765, 2.0**-25, -(2.0**-24), 65519.0]]), precision="float16")
-    weight = file.load(path)[0].steps[0].operation.weight.flatten()
+    weight = file.load(path)[0].steps[0].operation.weight.dense().flatten()
     assert weight.tolist() == [1.0009765625, 0.0, -(2.0**-24), 65504.0]
     assert not np.signbit(weight[1])
 
@@ -294,7 +294,8 @@ def pruned(program, connectivity):
     steps = []
     for step in program.steps:
         if isinstance(layer := step.operation, Convolution):
-            weight = layer.weight * (chance.random(layer.weight.shape) < connectivity)
+            kept = chance.random(layer.weight.shape) < connectivity
+            weight = Weight.of(layer.weight.dense() * kept)
             bias = chance.normal(size=layer.bias.shape).astype(np.float32)
             step = replace(step, operation=replace(layer, weight=weight, bias=bias))
         steps.append(step)
@@ -315,7 +316,7 @@ def test_a_file_is_as_small_as_its_synapses(path, model, shape, connectivity, pr
     bound = 0
     for step in file.rounded(program, precision).steps:
         if isinstance(layer := step.operation, Convolution):
-            mask = layer.weight.flatten() != 0
+            mask = layer.weight.dense().flatten() != 0
             bound += each * int(mask.sum()) + min(len(gaps_of(mask)), math.ceil(mask.size / 8))
             bound += layer.bias.nbytes + (4 * len(layer.bias) if precision == "int8" else 0)
     assert bound < file.save(path, program, precision=precision) < 1.05 * bound
@@ -354,7 +355,7 @@ def test_a_file_of_today_is_read_as_today(path):
     weight = np.zeros((2, 1, 2, 2), np.float32)
     weight.flat[[1, 6]] = 1.5, -1.0
     operations = [
-        Convolution(weight, np.float32([0, 7]), (1, 1), (0, 0), (1, 1), 1),
+        Convolution(Weight.of(weight), np.float32([0, 7]), (1, 1), (0, 0), (1, 1), 1),
         Repeat(),
         Affine(np.float32([1, 2]), np.float32([3, -0.0])),
         Neuron("integrate", 1.0, 1.0, 0.0, None, 0.0),

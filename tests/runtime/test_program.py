@@ -21,6 +21,7 @@ from spikewire.runtime.program import (
     Step,
     Value,
     Vote,
+    Weight,
 )
 from spikewire.runtime.reference import trace
 
@@ -40,7 +41,7 @@ def ones(*shape):
 
 def layer(*shape, **geometry):
     """A convolution whose weight has this shape."""
-    return Convolution(ones(*shape), np.zeros(shape[0], np.float32), **geometry)
+    return Convolution(Weight.of(ones(*shape)), np.zeros(shape[0], np.float32), **geometry)
 
 
 def program(value, *operations, T=4):
@@ -129,6 +130,10 @@ def test_shapes_are_those_that_the_reference_gives(seed, batch):
 # --- refusals -------------------------------------------------------------------------------------
 
 
+def convolution(weight, bias):
+    return Convolution(Weight.of(weight), bias)
+
+
 def strange(*shape, number=np.nan):
     return np.full(shape, number, np.float32)
 
@@ -136,13 +141,13 @@ def strange(*shape, number=np.nan):
 @pytest.mark.parametrize(
     ("operation", "message"),
     [
-        (Convolution(ones(5, 4, 3), ones(5)), "weight is no finite float32 array of 4 dimensions"),
-        (Convolution(ones(5, 4, 3, 3).astype("f8"), ones(5)), "weight is no finite float32"),
-        (Convolution(strange(5, 4, 3, 3), ones(5)), "weight is no finite float32"),
-        (Convolution(strange(5, 4, 3, 3, number=np.inf), ones(5)), "weight is no finite float32"),
-        (Convolution(ones(5, 4, 3, 3), ones(4)), r"bias has shape \(4,\), not \(5,\)"),
-        (Convolution(ones(5, 4, 3, 3), ones(5, 1)), "bias is no finite float32 array of 1 dim"),
-        (Convolution(ones(5, 4, 3, 3), strange(5)), "bias is no finite float32"),
+        (convolution(ones(5, 4, 3), ones(5)), r"weight has shape \(5, 4, 3\), not 4 dimensions"),
+        (convolution(ones(5, 4, 3, 3).astype("f8"), ones(5)), "weight is no finite float32"),
+        (convolution(strange(5, 4, 3, 3), ones(5)), "weight is no finite float32"),
+        (convolution(strange(5, 4, 3, 3, number=np.inf), ones(5)), "weight is no finite float32"),
+        (convolution(ones(5, 4, 3, 3), ones(4)), r"bias has shape \(4,\), not \(5,\)"),
+        (convolution(ones(5, 4, 3, 3), ones(5, 1)), "bias is no finite float32 array of 1 dim"),
+        (convolution(ones(5, 4, 3, 3), strange(5)), "bias is no finite float32"),
         (layer(5, 3, 3, 3), r"\(5, 3, 3, 3\) in 1 groups does not fit 4 channels"),
         (layer(5, 4, 3, 3, groups=0), "in 0 groups does not fit 4 channels"),
         (layer(5, 2, 3, 3, groups=2), "in 2 groups does not fit 4 channels"),
@@ -260,14 +265,16 @@ BIG = 2.0**24  # adding 1 to it changes nothing in float32
 )
 def test_sums_are_added_up_in_one_order(weight, bias, total):
     weight = floats(weight)
-    made = program(Value(weight.shape[1:], False), Convolution(weight, floats(bias)))
+    made = program(Value(weight.shape[1:], False), Convolution(Weight.of(weight), floats(bias)))
     assert last(made, *np.ones(weight.size)) == total
 
 
 def test_products_are_rounded_before_they_are_added():
     near = 1.0 + 2.0**-12  # its square is 1 + 2**-11 + 2**-24, the last of which is lost
     made = program(Value((1, 1, 1), False), layer(1, 1, 1, 1))
-    with_bias = replace(made.steps[0].operation, weight=floats([[[near]]]), bias=floats(-1.0))
+    with_bias = replace(
+        made.steps[0].operation, weight=Weight.of(floats([[[near]]])), bias=floats(-1.0)
+    )
     assert last(program(made.input, with_bias), near) == 2.0**-11
 
 
@@ -275,14 +282,14 @@ def test_a_convolution_by_hand():
     #  1 2 3    weight   1 10    padded above and below, every second row:
     #  4 5 6           100 1000
     weight = floats([[[1.0, 10.0], [100.0, 1000.0]]])
-    by_hand = Convolution(weight, floats(0.5), (2, 1), (1, 0))
+    by_hand = Convolution(Weight.of(weight), floats(0.5), (2, 1), (1, 0))
     found = last(program(Value((1, 2, 3), False), by_hand), 1, 2, 3, 4, 5, 6)
     assert found == [[2100.5, 3200.5], [54.5, 65.5]]
 
 
 def test_dilation_and_groups_by_hand():
     weight = floats([[[1.0, 10.0]]], [[[2.0, 20.0]]])
-    wide = Convolution(weight, floats(0.0, 0.0), dilation=(1, 2), groups=2)
+    wide = Convolution(Weight.of(weight), floats(0.0, 0.0), dilation=(1, 2), groups=2)
     found = last(program(Value((2, 1, 4), False), wide), 1, 2, 3, 4, 5, 6, 7, 8)
     assert found == [[31.0, 42.0], [150.0, 172.0]]
 

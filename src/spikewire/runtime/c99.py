@@ -269,7 +269,7 @@ class _Synapses:
         self.padded, self.down, self.across = any(layer.padding), down, across
         self.first = " + ".join(_offsets(layer, given, found, self.padded))
         self.scaled = precision == "int8"
-        numbers, scale = stored(name, layer.weight, precision)
+        numbers, scale = stored(name, layer.weight.dense(), precision)
         out, c, i, j = np.nonzero(numbers)
         _, rows, columns = given.shape
         y, x = i * layer.dilation[0], j * layer.dilation[1]

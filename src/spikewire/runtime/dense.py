@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
+import numpy as np
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
@@ -19,6 +20,7 @@ from spikewire.runtime.program import (
     Program,
     Repeat,
     Vote,
+    Weight,
 )
 
 
@@ -39,8 +41,9 @@ class DenseNetwork(nn.Module):
         super().__init__()
         self.program = program
         for number, step in enumerate(program.steps):
-            for name, array in vars(step.operation).items():
-                if hasattr(array, "dtype"):
+            for name, found in vars(step.operation).items():
+                array = found.dense() if isinstance(found, Weight) else found
+                if isinstance(array, np.ndarray):
                     self.register_buffer(f"{name}_{number}", torch.from_numpy(array))
 
     def forward(self, x: Tensor) -> Tensor:

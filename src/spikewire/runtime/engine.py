@@ -7,6 +7,7 @@ kernel and PyTorch's dense one; the faster one runs, by measurement.
 from __future__ import annotations
 
 import functools
+import math
 import time
 from collections.abc import Iterator
 from dataclasses import dataclass, field
@@ -122,6 +123,7 @@ class SparseNetwork:
         }
         self._flat_by_samples = _needs_samples(program)
         self._layers: dict[Any, Any] = {}
+        self._weights: dict[int, Tensor] = {}  # of dense kernels
         self._chosen: dict[Any, str] = {}
 
     def __call__(self, x: Tensor) -> Tensor:
@@ -266,14 +268,14 @@ class SparseNetwork:
         key = (step, x.lanes, x.width, x.T, x.spikes)
         if key not in self._layers:
             if x.lanes == "features":
-                built = self._kernels.EventLayer(layer.weight, layer.bias, x.T, self.threads)
+                built = self._kernels.EventLayer(*layer.weight.parts, layer.bias, x.T, self.threads)
             else:
                 shape = (*x.data.shape[1:3], x.width)
                 geometry = layer.stride, layer.padding, layer.dilation
                 if x.lanes == "samples":  # one place, and no neighbours
                     geometry = (1, 1), (0, 0), (1, 1)
                 how = shape, x.T, *geometry, layer.groups, self.threads
-                built = self._kernels.Layer(layer.weight, layer.bias, *how)
+                built = self._kernels.Layer(*layer.weight.parts, layer.bias, *how)
             self._layers[key] = built
         return self._layers[key]
 
@@ -286,7 +288,9 @@ class SparseNetwork:
         potentials: list[Any] | None,
     ) -> Map:
         numbers = torch.from_numpy(self._rows(x))  # (T, B, C, H, W)
-        weight, bias = torch.from_numpy(layer.weight), torch.from_numpy(layer.bias)
+        if stage.step not in self._weights:
+            self._weights[stage.step] = torch.from_numpy(layer.weight.dense())
+        weight, bias = self._weights[stage.step], torch.from_numpy(layer.bias)
         with torch.inference_mode():
             flat = numbers.flatten(0, 1)
             if x.lanes == "columns" or layer.groups > 1:
@@ -314,13 +318,16 @@ class SparseNetwork:
     def _faster(self, stage: Stage, layer: Convolution, x: Map, value: Value) -> str:
         """The faster kernel for this layer and batch; the dense one is tried only near it."""
         self._layer(stage.step, layer, x)
-        products = self._sums(stage, layer, x) * layer.weight[0].size
-        sparse = _seconds(lambda: self._sparse(stage, layer, x, value, None))
+        products = self._sums(stage, layer, x) * math.prod(layer.weight.shape[1:])
+        sparse = _seconds(lambda: self._sparse(stage, layer, x, value, None), runs=1)
         if sparse < _SAFE * products / _products_per_second(self.threads):
             return "sparse"
         dense = _seconds(lambda: self._dense(stage, layer, x, value, None))
         sparse = min(sparse, _seconds(lambda: self._sparse(stage, layer, x, value, None)))
-        return "dense" if dense < sparse else "sparse"
+        if dense < sparse:
+            return "dense"
+        self._weights.pop(stage.step, None)
+        return "sparse"
 
     def _sums(self, stage: Stage, layer: Convolution, x: Map) -> float:
         """How many sums this layer calculates for a batch."""
@@ -400,11 +407,11 @@ class SparseNetwork:
         layer = self.program.steps[stage.step].operation
         if not isinstance(layer, Convolution):
             return "", seconds, 0, 0.0
-        synapses = int(np.count_nonzero(layer.weight))
+        synapses = len(layer.weight.values)
         x = _suited(x, layer)
         kernel = self.kernel or self._chosen[stage.step, x.lanes, x.batch, x.T]
         events = kernel == "sparse" and x.lanes == "features"
-        operations = self._sums(stage, layer, x) * synapses / len(layer.weight)
+        operations = self._sums(stage, layer, x) * synapses / len(layer.bias)
         return "events" if events else kernel, seconds, synapses, operations
 
 
@@ -482,10 +489,10 @@ def _keep(v: Map | None, potentials: list[Any] | None) -> None:
         potentials.append(unfolded(v)[0])
 
 
-def _seconds(run: Any) -> float:
+def _seconds(run: Any, runs: int = 3) -> float:
     """The least of some runs: the first may have to find memory, any may be disturbed."""
     found = []
-    for _ in range(3):
+    for _ in range(runs):
         start = time.perf_counter()
         run()
         found.append(time.perf_counter() - start)
@@ -497,4 +504,4 @@ def _products_per_second(threads: int) -> float:
     """How many products of a dense layer this machine adds up at best."""
     x = torch.rand(512, 512)
     with torch.inference_mode():
-        return 512.0**3 / min(_seconds(lambda: x @ x) for _ in range(2))
+        return 512.0**3 / _seconds(lambda: x @ x)

@@ -31,7 +31,7 @@ from safetensors import SafetensorError, safe_open
 from safetensors.numpy import save as encode
 
 from spikewire.formats import write
-from spikewire.runtime.program import Convolution, Floats, Operation, Program, Step, Value
+from spikewire.runtime.program import Convolution, Floats, Operation, Program, Step, Value, Weight
 from spikewire.spelling import check
 
 Precision = Literal["float32", "float16", "int8"]
@@ -68,7 +68,8 @@ def save(
         OSError: if the place cannot be written to.
 
     >>> import tempfile
-    >>> layer = Convolution(np.eye(100, dtype=np.float32)[..., None, None], np.zeros(100, "f4"))
+    >>> weight = Weight.of(np.eye(100, dtype=np.float32)[..., None, None])
+    >>> layer = Convolution(weight, np.zeros(100, np.float32))
     >>> program = Program(4, Value((100, 1, 1), True), [Step("fc", layer, (0,))])
     >>> with tempfile.TemporaryDirectory() as folder:
     ...     save(Path(folder) / "net.spikewire", program) < 4 * 100 + 100 + 4 * 100 + 500
@@ -141,9 +142,10 @@ def rounded(program: Program, precision: Precision) -> Program:
     Raises:
         ValueError: if a weight is too large for the precision, naming the step.
 
-    >>> layer = Convolution(np.float32([[[[1.0]], [[0.3]]]]), np.zeros(1, np.float32))
+    >>> weight = Weight.of(np.float32([[[[1.0]], [[0.3]]]]))
+    >>> layer = Convolution(weight, np.zeros(1, np.float32))
     >>> program = Program(4, Value((2, 1, 1), True), [Step("fc", layer, (0,))])
-    >>> rounded(program, "int8").steps[0].operation.weight.flatten().tolist()
+    >>> rounded(program, "int8").steps[0].operation.weight.values.tolist()
     [1.0, 0.29921260476112366]
     """
     check("precision", precision, get_args(Precision))
@@ -158,8 +160,8 @@ def _rounded(step: Step, precision: Precision) -> Step:
     layer = step.operation
     if not isinstance(layer, Convolution):
         return step
-    weight = _restored(*stored(step.name, layer.weight, precision))
-    return replace(step, operation=replace(layer, weight=weight))
+    weight = _restored(*stored(step.name, layer.weight.dense(), precision))
+    return replace(step, operation=replace(layer, weight=Weight.of(weight)))
 
 
 def stored(layer: str, weight: Floats, precision: Precision) -> tuple[np.ndarray, Floats | None]:
@@ -228,6 +230,8 @@ def _told(
         told["sources"] = step.sources
     for field in fields(step.operation):
         value = getattr(step.operation, field.name)
+        if isinstance(value, Weight):
+            value = value.dense()
         if isinstance(value, np.ndarray):
             tensors |= _tensors(f"{number}.{field.name}", step.name, value, precision)
             value = value.shape
@@ -240,11 +244,16 @@ def _tensors(name: str, layer: str, array: Floats, precision: Precision) -> dict
     """What an array is stored as."""
     held, scale = stored(layer, array, precision) if array.ndim == 4 else (array, None)
     scales = {} if scale is None else {f"{name}.scale": scale}
-    mask = held.view(f"u{held.itemsize}") != 0  # in other arrays a zero may have a sign
+    mask = _there(held)
     index, code = _index(mask)
     if code.nbytes + mask.sum() * held.itemsize >= held.nbytes:
         return scales | {name: held.flatten()}
     return scales | {name: held[mask], f"{name}.{index}": code}
+
+
+def _there(array: np.ndarray) -> np.ndarray:
+    """Which entries are not 0; outside of weights a zero may have a sign, and -0 is none."""
+    return array.view(f"u{array.itemsize}") != 0
 
 
 def _index(mask: np.ndarray) -> tuple[str, np.ndarray]:
@@ -264,7 +273,7 @@ _Size = Annotated[int, Field(ge=1, le=_MOST_NUMBERS)]
 # the first error is enough: a list of all takes much memory
 _Shape: Any = Annotated[tuple[_Size, ...], Field(max_length=4, fail_fast=True)]
 _Sources: Any = Annotated[tuple[int, ...], Field(fail_fast=True)]
-_ARRAYS = {Floats: _Shape, Floats | None: _Shape | None}
+_ARRAYS = {Weight: _Shape, Floats: _Shape, Floats | None: _Shape | None}
 _KINDS = {kind.__name__: kind for kind in get_args(Operation)}
 _HINTS = {name: get_type_hints(kind) for name, kind in _KINDS.items()}
 
@@ -338,7 +347,7 @@ def _step(number: int, told: Any, tensors: _Tensors) -> Step:
     kind = _KINDS[told.operation]
     given = {field.name: getattr(told, field.name) for field in fields(kind)}
     shapes = _shapes(told).items()
-    arrays = {name: tensors.array(f"{number}.{name}", shape) for name, shape in shapes}
+    arrays = {name: tensors.read(f"{number}.{name}", shape) for name, shape in shapes}
     sources = (number,) if told.sources is None else told.sources
     return Step(told.name, kind(**given | arrays), sources)
 
@@ -350,27 +359,39 @@ class _Tensors:
         self.file = file
         self.left = set(file.keys())
 
-    def array(self, name: str, shape: tuple[int, ...]) -> Floats:
-        types = ("F32", "F16", "I8") if len(shape) == 4 else ("F32",)
-        values = self._take(name, *types)
-        scale = self._scale(name, shape[0]) if values.dtype == np.int8 else None
-        return _restored(self._filled(name, values, math.prod(shape)).reshape(shape), scale)
+    def read(self, name: str, shape: tuple[int, ...]) -> Weight | Floats:
+        """A weight, which has four dimensions, or another array."""
+        if len(shape) == 4:
+            return self._weight(name, shape)
+        places, values = self._placed(name, self._take(name, "F32"), math.prod(shape))
+        array = np.zeros(shape, np.float32)
+        array.reshape(-1)[places] = values
+        return array
 
-    def _filled(self, name: str, values: np.ndarray, size: int) -> Floats:
-        """Values with their zeros; nothing of that size is made before they are known to fit."""
+    def _weight(self, name: str, shape: tuple[int, ...]) -> Weight:
+        values = self._take(name, "F32", "F16", "I8")
+        scale = self._scale(name, shape[0]) if values.dtype == np.int8 else None
+        places, values = self._placed(name, values, math.prod(shape))
+        values = values.astype(np.float32)
+        if scale is not None:
+            with np.errstate(over="ignore"):  # a program refuses what is not finite
+                values *= scale[places // math.prod(shape[1:])]
+        return Weight.at(shape, places, values)
+
+    def _placed(self, name: str, values: np.ndarray, size: int) -> tuple[np.ndarray, np.ndarray]:
+        """Where in an array of this size values are, and they; the rest of it is 0."""
         if f"{name}.bits" in self.left:
             places = _from_bits(name, self._take(f"{name}.bits", "U8"), size)
         elif f"{name}.gaps" in self.left:
             places = _from_gaps(name, self._take(f"{name}.gaps", "U8"), size)
         elif len(values) == size:
-            return values.astype(np.float32)
+            places = np.flatnonzero(_there(values))
+            values = values[places]
         else:
             raise ValueError(f"{name} has {len(values)} values for {size} and says not where")
         if len(places) != len(values):
             raise ValueError(f"{name} has {len(values)} values for {len(places)} places")
-        filled = np.zeros(size, np.float32)
-        filled[places] = values
-        return filled
+        return places, values
 
     def _scale(self, name: str, channels: int) -> Floats:
         scale = self._take(f"{name}.scale", "F32", count=channels)

@@ -10,7 +10,7 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass, field
-from typing import Any, Literal
+from typing import Any, Literal, Self
 
 import numpy as np
 
@@ -41,19 +41,66 @@ class Value:
 
 
 @dataclass(frozen=True, eq=False)
+class Weight:
+    """A weight as the synapses that are left, those of each output in row-major order.
+
+    Args:
+        shape: (out, in / groups, height, width).
+        starts: int64 (out + 1,), where the synapses of each output begin, and where the last end.
+        places: int32 (synapses,), in (in / groups, height, width) made flat, ascending.
+        values: float32 (synapses,).
+    """
+
+    shape: tuple[int, ...]
+    starts: np.ndarray[Any, np.dtype[np.int64]]
+    places: np.ndarray[Any, np.dtype[np.int32]]
+    values: Floats
+
+    @classmethod
+    def of(cls, array: Floats) -> Self:
+        """What is not 0 of an array.
+
+        >>> Weight.of(np.float32([[[[0.0]], [[0.5]]], [[[2.0]], [[0.0]]]])).places.tolist()
+        [1, 0]
+        """
+        return cls.at(array.shape, np.flatnonzero(array), array[array != 0])
+
+    @classmethod
+    def at(cls, shape: tuple[int, ...], places: np.ndarray, values: Floats) -> Self:
+        """From ascending places in the whole array made flat; values of 0 are no synapses."""
+        if not values.all():
+            places, values = places[values != 0], values[values != 0]
+        each = math.prod(shape[1:])
+        starts = np.searchsorted(places, each * np.arange(shape[0] + 1))
+        return cls(shape, starts, (places % each).astype(np.int32), values)
+
+    @property
+    def parts(self) -> tuple[tuple[int, ...], np.ndarray, np.ndarray, Floats]:
+        """What it is made of, for the kernels."""
+        return self.shape, self.starts, self.places, self.values
+
+    def dense(self) -> Floats:
+        """The array, zeros included."""
+        array = np.zeros(self.shape, self.values.dtype)
+        outputs = np.repeat(np.arange(self.shape[0]), np.diff(self.starts))
+        array.reshape(self.shape[0], -1)[outputs, self.places] = self.values
+        return array
+
+
+@dataclass(frozen=True, eq=False)
 class Convolution:
     """``y[o] = bias[o] + sum w[o, c, i, j] x[c, ...]``, added up in the order of c, i, j.
 
     Each product is rounded to float32, then each sum. A linear layer is one of size 1 x 1.
 
     Args:
-        weight: float32 (out, in / groups, height, width).
+        weight: of shape (out, in / groups, height, width).
         bias: float32 (out,).
         stride, padding, dilation: of both directions.
         groups: into how many parts channels are divided.
     """
 
-    weight: Floats
+    weight: Weight
     bias: Floats
     stride: Pair = (1, 1)
     padding: Pair = (0, 0)
@@ -61,7 +108,10 @@ class Convolution:
     groups: int = 1
 
     def value(self, x: Value) -> Value:
-        out, per_group, *kernel = _array("weight", self.weight, 4)
+        if len(self.weight.shape) != 4:
+            raise ValueError(f"weight has shape {self.weight.shape}, not 4 dimensions")
+        _array("weight", self.weight.values, 1)
+        out, per_group, *kernel = self.weight.shape
         if len(_array("bias", self.bias, 1)) != 1 or self.bias.shape != (out,):
             raise ValueError(f"bias has shape {self.bias.shape}, not ({out},)")
         channels, *size = x.shape
@@ -245,7 +295,7 @@ class Program:
     Raises:
         ValueError: naming the step, if they do not fit together.
 
-    >>> ones = np.ones((2, 3, 1, 1), np.float32)
+    >>> ones = Weight.of(np.ones((2, 3, 1, 1), np.float32))
     >>> layer = Convolution(ones, np.zeros(2, np.float32))
     >>> Program(4, Value((3, 1, 1), True), [Step("fc", layer, (0,))]).values[-1]
     Value(shape=(2, 1, 1), sequence=True)

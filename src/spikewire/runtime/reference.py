@@ -93,7 +93,7 @@ def _convolved(layer: Convolution, x: Floats) -> Floats:
     windows = _windows(x, kernel, layer.stride, layer.padding, layer.dilation, np.float32(0))
     T, B, _, height, width = windows.shape[:5]
     windows = windows.reshape(T, B, layer.groups, per_group, height, width, *kernel)
-    weight = layer.weight.reshape(layer.groups, out // layer.groups, per_group, *kernel)
+    weight = layer.weight.dense().reshape(layer.groups, out // layer.groups, per_group, *kernel)
     sums = np.empty((T, B, *weight.shape[:2], height, width), np.float32)
     sums[:] = (layer.bias + np.float32(0)).reshape(*weight.shape[:2], 1, 1)
     for c, i, j in np.ndindex(per_group, *kernel):

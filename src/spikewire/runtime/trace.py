@@ -30,6 +30,7 @@ from spikewire.runtime.program import (
     Step,
     Value,
     Vote,
+    Weight,
 )
 
 _MIXING = (nn.Conv2d, _BatchNorm, nn.MaxPool2d, nn.AvgPool2d, nn.AdaptiveAvgPool2d)
@@ -282,15 +283,14 @@ def _nothing(module: Any, x: Value) -> None:
 def _convolution(module: Any, x: Value) -> Convolution:
     if module.padding_mode != "zeros" or isinstance(module.padding, str):
         raise _Refusal(f"its padding is {module.padding_mode} {module.padding}, not so many zeros")
-    weight = _floats(module.weight)
-    shape = module.stride, module.padding, module.dilation, module.groups
-    return Convolution(weight, _bias(module), *shape)
+    geometry = module.stride, module.padding, module.dilation, module.groups
+    return Convolution(Weight.of(_floats(module.weight)), _bias(module), *geometry)
 
 
 def _linear(module: Any, x: Value) -> Convolution:
     if x.shape[1:] != (1, 1):
         raise _Refusal("a linear layer must have flat features before it")
-    return Convolution(_floats(module.weight)[:, :, None, None], _bias(module))
+    return Convolution(Weight.of(_floats(module.weight)[:, :, None, None]), _bias(module))
 
 
 def _bias(module: Any) -> Floats:
@@ -311,8 +311,9 @@ def _affine(module: Any, x: Value) -> Affine:
 
 def _folded(layer: Any, norm: Affine) -> Convolution:
     scale = norm.scale.astype(np.float64)
-    weight, bias = layer.weight * scale[:, None, None, None], layer.bias * scale + norm.shift
-    return replace(layer, weight=weight.astype(np.float32), bias=bias.astype(np.float32))
+    weight = (layer.weight.dense() * scale[:, None, None, None]).astype(np.float32)
+    bias = (layer.bias * scale + norm.shift).astype(np.float32)
+    return replace(layer, weight=Weight.of(weight), bias=bias)
 
 
 def _max_pool(module: Any, x: Value) -> Pool:

@@ -27,10 +27,13 @@ using namespace spikewire;
 namespace {
 
 using Floats = nb::ndarray<const float, nb::c_contig, nb::device::cpu>;
+using Places = nb::ndarray<const std::int32_t, nb::c_contig, nb::device::cpu>;
+using Starts = nb::ndarray<const std::int64_t, nb::c_contig, nb::device::cpu>;
 using Words = nb::ndarray<const std::uint16_t, nb::c_contig, nb::device::cpu>;
 using OutFloats = nb::ndarray<float, nb::c_contig, nb::device::cpu>;
 using OutWords = nb::ndarray<std::uint16_t, nb::c_contig, nb::device::cpu>;
 using Pair = std::pair<int, int>;
+using Kernel = std::tuple<int, int, int, int>;      // out, in / groups, height, width
 using Shape = std::tuple<int, int, int>;           // C, H, W
 using Sizes = std::tuple<int, int, int, int, int>;  // N, C, H, W, T
 using Strides = std::tuple<std::size_t, std::size_t, std::size_t, std::size_t>;
@@ -74,7 +77,7 @@ std::size_t spikes_in(const Map& map) {
 }
 std::size_t numbers_in(const Map& map) { return spikes_in(map) * LANES; }
 
-int places(int size, int kernel, int stride, int pad, int dilation) {
+int slid(int size, int kernel, int stride, int pad, int dilation) {
     const std::int64_t last =
         size + 2 * std::int64_t(pad) - std::int64_t(dilation) * (kernel - 1) - 1;
     return last < 0 ? 0 : int(std::min<std::int64_t>(last / stride + 1, LARGEST));
@@ -188,17 +191,37 @@ struct Outputs {
 
 // --- weights -------------------------------------------------------------------------------------
 
-// Where the weights of each row that are not 0 begin, and where the last end.
-std::vector<std::int64_t> row_starts(const float* weights, int rows, std::size_t row, int threads) {
-    std::vector<std::int64_t> starts(std::size_t(rows) + 1, 0);
-    Workers::share(threads, rows, [&](int o, int) {
-        std::int64_t count = 0;
-        for (std::size_t i = 0; i < row; ++i) count += weights[o * row + i] != 0;
-        starts[std::size_t(o) + 1] = count;
-    });
-    for (int o = 0; o < rows; ++o) starts[std::size_t(o) + 1] += starts[std::size_t(o)];
-    return starts;
-}
+// The synapses of each output that are left, in the order in which they are added up.
+struct Weight {
+    int out, each, height, width;
+    const std::int64_t* starts;   // (out + 1,)
+    const std::int32_t* places;   // in (each, height, width), ascending
+    const float* values;
+
+    Weight(const Kernel& shape, const Starts& s, const Places& p, const Floats& v)
+        : starts(s.data()), places(p.data()), values(v.data()) {
+        std::tie(out, each, height, width) = shape;
+        require(are_sizes({out, each, height, width}) &&
+                    double(each) * height * width <= LARGEST, "weight is too large");
+        require(p.size() == v.size() && s.size() == std::size_t(out) + 1 && starts[0] == 0 &&
+                    std::is_sorted(starts, starts + out + 1) &&
+                    starts[out] == std::int64_t(v.size()),
+                "the starts of a weight do not fit its synapses");
+    }
+
+    std::size_t synapses() const { return std::size_t(starts[out]); }
+
+    // To each synapse of an output its place is shown, and its value.
+    template <class F> void each_of(int o, F&& show) const {
+        std::int32_t last = -1;
+        for (std::int64_t s = starts[o]; s < starts[o + 1]; ++s) {
+            require(places[s] > last && places[s] < each * height * width,
+                    "a weight has a synapse out of place");
+            last = places[s];
+            show(last, values[s]);
+        }
+    }
+};
 
 // No sum begins at -0; shared with nobody, but among workers denormal numbers are numbers.
 std::vector<float> without_signed_zeros(const Floats& bias) {
@@ -219,33 +242,31 @@ int power_of_two(int least) {
 
 class Layer {
   public:
-    Layer(Floats weight, Floats bias, Shape in, int T, Pair stride, Pair padding, Pair dilation,
-          int groups, int threads) {
-        require(weight.ndim() == 4 && bias.ndim() == 1, "weight or bias has other dimensions");
-        for (int i = 0; i < 4; ++i)
-            require(weight.shape(i) <= std::size_t(LARGEST), "weight is too large");
+    Layer(Kernel kernel, Starts starts, Places places, Floats values, Floats bias, Shape in, int T,
+          Pair stride, Pair padding, Pair dilation, int groups, int threads) {
+        const Weight weight(kernel, starts, places, values);
         const auto [C, H, W] = in;
         Plan& p = plan_;
-        const auto out = int(weight.shape(0));
-        p.kernel_h = int(weight.shape(2)), p.kernel_w = int(weight.shape(3));
+        const int out = weight.out;
+        p.kernel_h = weight.height, p.kernel_w = weight.width;
         std::tie(p.stride_h, p.stride_w) = stride;
         std::tie(p.pad_h, p.pad_w) = padding;
         std::tie(p.dilation_h, p.dilation_w) = dilation;
-        require(are_sizes({out, p.kernel_h, p.kernel_w, p.stride_h, p.stride_w, p.dilation_h,
-                           p.dilation_w, groups, p.pad_h + 1, p.pad_w + 1}),
+        require(are_sizes({p.stride_h, p.stride_w, p.dilation_h, p.dilation_w, groups, p.pad_h + 1,
+                           p.pad_w + 1}),
                 "a size is below 1 or too large");
-        require(bias.shape(0) == weight.shape(0) && out % groups == 0 &&
-                    std::int64_t(weight.shape(1)) * groups == C,
+        require(bias.ndim() == 1 && bias.size() == std::size_t(out) && out % groups == 0 &&
+                    std::int64_t(weight.each) * groups == C,
                 "weight, bias, channels, groups do not fit");
         p.in = checked({1, C, H, W, T});
-        p.out = {1, out, places(H, p.kernel_h, p.stride_h, p.pad_h, p.dilation_h),
-                 places(W, p.kernel_w, p.stride_w, p.pad_w, p.dilation_w), T};
+        p.out = {1, out, slid(H, p.kernel_h, p.stride_h, p.pad_h, p.dilation_h),
+                 slid(W, p.kernel_w, p.stride_w, p.pad_w, p.dilation_w), T};
         require(p.out.H >= 1 && p.out.W >= 1, "the input is smaller than the kernel");
         checked(p.out);
         threads = sharing(threads);
         nb::gil_scoped_release free;
         lay_out();
-        connect(weight.data(), int(weight.shape(1)), groups, threads);
+        connect(weight, groups, threads);
         bias_ = without_signed_zeros(bias);
     }
 
@@ -325,20 +346,17 @@ class Layer {
         return (plan_.out.H + high - 1) / high * plan_.parts;
     }
 
-    void connect(const float* weights, int each, int groups, int threads) {
-        const Plan& p = plan_;
-        const int out = p.out.C;
-        const std::size_t row = std::size_t(each) * p.kernel_h * p.kernel_w;
-        starts_ = row_starts(weights, out, row, threads);
-        synapses_.resize(std::size_t(starts_.back()));
-        Workers::share(threads, out, [&](int o, int) {
-            const float* w = weights + o * row;
+    void connect(const Weight& weight, int groups, int threads) {
+        starts_.assign(weight.starts, weight.starts + weight.out + 1);
+        synapses_.resize(weight.synapses());
+        Workers::share(threads, weight.out, [&](int o, int) {
             Synapse* synapse = synapses_.data() + starts_[std::size_t(o)];
-            const int from = o / (out / groups) * each;
-            for (int c = 0; c < each; ++c)
-                for (int i = 0; i < p.kernel_h; ++i)
-                    for (int j = 0; j < p.kernel_w; ++j, ++w)
-                        if (*w != 0) *synapse++ = {address(from + c, i, j), *w};
+            const int from = o / (weight.out / groups) * weight.each;
+            weight.each_of(o, [&](int place, float value) {
+                const int j = place % weight.width, row = place / weight.width;
+                const int i = row % weight.height, c = from + row / weight.height;
+                *synapse++ = {address(c, i, j), value};
+            });
         });
     }
 
@@ -389,26 +407,24 @@ unsigned columns_of(const Map& map, int word, std::uint16_t spikes) {
 
 class EventLayer {
   public:
-    EventLayer(Floats weight, Floats bias, int T, int threads) : T_(T) {
-        require(weight.ndim() == 4 && weight.shape(2) == 1 && weight.shape(3) == 1 &&
-                    bias.ndim() == 1 && bias.shape(0) == weight.shape(0),
+    EventLayer(Kernel kernel, Starts starts, Places places, Floats values, Floats bias, int T,
+               int threads)
+        : T_(T) {
+        const Weight weight(kernel, starts, places, values);
+        out_ = weight.out, in_ = weight.each;
+        require(weight.height == 1 && weight.width == 1 && bias.ndim() == 1 &&
+                    bias.size() == std::size_t(out_),
                 "this is no linear layer");
-        require(std::max(weight.shape(0), weight.shape(1)) <= std::size_t(LARGEST),
-                "weight is too large");
-        out_ = int(weight.shape(0)), in_ = int(weight.shape(1));
         checked({1, 1, 1, out_, T});
         checked({1, 1, 1, in_, T});
         blocks_ = (out_ + COLUMN_BLOCK - 1) / COLUMN_BLOCK;
         threads = sharing(threads);
         nb::gil_scoped_release free;
         bias_ = without_signed_zeros(bias);
-        const auto rows = row_starts(weight.data(), out_, std::size_t(in_), threads);
         starts_.assign(std::size_t(blocks_) * (in_ + 1), 0);
-        outputs_.resize(std::size_t(rows.back()));
-        weights_.resize(std::size_t(rows.back()));
-        Workers::share(threads, blocks_, [&](int block, int) {
-            fill(weight.data(), block, rows[std::size_t(block) * COLUMN_BLOCK]);
-        });
+        outputs_.resize(weight.synapses());
+        weights_.resize(weight.synapses());
+        Workers::share(threads, blocks_, [&](int block, int) { fill(weight, block); });
     }
 
     std::size_t synapses() const { return weights_.size(); }
@@ -443,30 +459,26 @@ class EventLayer {
   private:
     int chunks() const { return (T_ + LANES - 1) / LANES; }
 
-    // The columns of a block of outputs; `filled` synapses are those of the blocks before.
-    void fill(const float* w, int block, std::int64_t filled) {
-        const int from = block * COLUMN_BLOCK, count = std::min(COLUMN_BLOCK, out_ - from);
+    // The columns of a block of outputs.
+    void fill(const Weight& weight, int block) {
+        const int from = block * COLUMN_BLOCK, end = std::min(from + COLUMN_BLOCK, out_);
         std::int64_t* starts = starts_.data() + std::size_t(block) * (in_ + 1);
         std::vector<std::int64_t> next(std::size_t(in_), 0);
-        for (int o = 0; o < count; ++o) {
-            const float* row = w + std::size_t(from + o) * in_;
-            for (int j = 0; j < in_; ++j) next[std::size_t(j)] += row[j] != 0;
-        }
-        for (int j = 0; j < in_; ++j) {
-            starts[j] = filled;
-            filled += next[std::size_t(j)];
-            next[std::size_t(j)] = starts[j];
+        for (int o = from; o < end; ++o)
+            weight.each_of(o, [&](int input, float) { ++next[std::size_t(input)]; });
+        std::int64_t filled = weight.starts[from];
+        for (int input = 0; input < in_; ++input) {
+            starts[input] = filled;
+            filled += next[std::size_t(input)];
+            next[std::size_t(input)] = starts[input];
         }
         starts[in_] = filled;
-        for (int o = 0; o < count; ++o) {
-            const float* row = w + std::size_t(from + o) * in_;
-            for (int j = 0; j < in_; ++j) {
-                if (row[j] == 0) continue;
-                const auto at = std::size_t(next[std::size_t(j)]++);
-                outputs_[at] = std::uint16_t(o);
-                weights_[at] = row[j];
-            }
-        }
+        for (int o = from; o < end; ++o)
+            weight.each_of(o, [&](int input, float value) {
+                const auto at = std::size_t(next[std::size_t(input)]++);
+                outputs_[at] = std::uint16_t(o - from);
+                weights_[at] = value;
+            });
     }
 
     // One row of a map to the times at which its columns fire.
@@ -585,8 +597,8 @@ struct Window {
     }
 
     Map of(const Map& in) const {
-        const Map found{in.N, in.C, places(in.H, kernel_h, stride_h, pad_h, 1),
-                        places(in.W, kernel_w, stride_w, pad_w, 1), in.T};
+        const Map found{in.N, in.C, slid(in.H, kernel_h, stride_h, pad_h, 1),
+                        slid(in.W, kernel_w, stride_w, pad_w, 1), in.T};
         require(found.H >= 1 && found.W >= 1, "the map is smaller than the window");
         return checked(found);
     }
@@ -707,9 +719,11 @@ NB_MODULE(_kernels, m) {
              arg("charge"), arg("constant"), arg("threshold"), arg("reset").none(),
              array("beta").none(), arg("recovery"), arg("rise"));
     nb::class_<Layer>(m, "Layer")
-        .def(nb::init<Floats, Floats, Shape, int, Pair, Pair, Pair, int, int>(), array("weight"),
-             array("bias"), arg("shape"), arg("T"), arg("stride"), arg("padding"),
-             arg("dilation"), arg("groups"), arg("threads"))
+        .def(nb::init<Kernel, Starts, Places, Floats, Floats, Shape, int, Pair, Pair, Pair, int,
+                      int>(),
+             arg("kernel"), array("starts"), array("places"), array("values"), array("bias"),
+             arg("shape"), arg("T"), arg("stride"), arg("padding"), arg("dilation"), arg("groups"),
+             arg("threads"))
         .def_prop_ro("shape", &Layer::shape)
         .def_prop_ro("synapses", &Layer::synapses)
         .def_prop_ro("additions", &Layer::additions)
@@ -720,7 +734,8 @@ NB_MODULE(_kernels, m) {
              array("numbers").none(), array("potentials").none(), arg("neurons").none(), arg("N"),
              arg("T"), arg("threads"));
     nb::class_<EventLayer>(m, "EventLayer")
-        .def(nb::init<Floats, Floats, int, int>(), array("weight"), array("bias"), arg("T"),
+        .def(nb::init<Kernel, Starts, Places, Floats, Floats, int, int>(), arg("kernel"),
+             array("starts"), array("places"), array("values"), array("bias"), arg("T"),
              arg("threads"))
         .def_prop_ro("synapses", &EventLayer::synapses)
         .def("spikes", &EventLayer::run, array("x"), arg("shape"), array("spikes").none(),
