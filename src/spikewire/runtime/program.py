@@ -70,9 +70,10 @@ class Weight:
         """From ascending places in the whole array made flat; values of 0 are no synapses."""
         if not values.all():
             places, values = places[values != 0], values[values != 0]
-        each = math.prod(shape[1:])
-        starts = np.searchsorted(places, each * np.arange(shape[0] + 1))
-        return cls(shape, starts, (places % each).astype(np.int32), values)
+        rows = math.prod(shape[1:]) * np.arange(shape[0] + 1)
+        starts = np.searchsorted(places, rows)
+        within = places - np.repeat(rows[:-1], np.diff(starts))
+        return cls(shape, starts, within.astype(np.int32), values)
 
     @property
     def parts(self) -> tuple[tuple[int, ...], np.ndarray, np.ndarray, Floats]:
