@@ -271,10 +271,10 @@ class Layer {
     }
 
     Shape shape() const { return {plan_.out.C, plan_.out.H, plan_.out.W}; }
-    std::size_t synapses() const { return synapses_.size(); }
+    std::size_t synapses() const { return std::size_t(starts_.back()); }
     // Vectors that a sample asks to be added.
     double additions() const {
-        return double(synapses_.size()) * plan_.words() * plan_.chunks * blocks();
+        return double(synapses()) * plan_.words() * plan_.chunks * blocks();
     }
 
     // T time steps of output: those of the input, or any number of spikes if the input has one.
@@ -328,7 +328,7 @@ class Layer {
         p.parts = (words + p.vectors - 1) / p.vectors;
         p.merged = 1;
         if (p.rows == 1 && p.stride_h == 1 && p.parts == 1 && p.chunks == 1)
-            p.merged = std::min(p.out.H, std::max(1, MOST_WORDS / p.entry()));
+            p.merged = std::min(p.out.H, MOST_SUMS / p.entry());
         while (p.out.H % p.merged) --p.merged;
         const int high = p.rows * p.merged;
         const double last = (p.out.H - 1) / high * high + p.merged - 1;  // top row of the last
@@ -348,7 +348,7 @@ class Layer {
 
     void connect(const Weight& weight, int groups, int threads) {
         starts_.assign(weight.starts, weight.starts + weight.out + 1);
-        synapses_.resize(weight.synapses());
+        synapses_.resize(weight.synapses() + AHEAD);  // those of the last are looked at in vain
         Workers::share(threads, weight.out, [&](int o, int) {
             Synapse* synapse = synapses_.data() + starts_[std::size_t(o)];
             const int from = o / (weight.out / groups) * weight.each;

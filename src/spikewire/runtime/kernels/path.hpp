@@ -108,6 +108,7 @@ template <int N, class X>
     for (; synapse != end; ++synapse) {
         const X* x = place + std::ptrdiff_t(synapse->address) * WIDTH<X>;
         const Vector weight = all(synapse->weight);
+        __builtin_prefetch(place + std::ptrdiff_t(synapse[AHEAD].address) * WIDTH<X>);
 #pragma GCC unroll 32
         for (int i = 0; i < N; ++i) held[i] = meet(held[i], weight, x + i * WIDTH<X>);
     }
@@ -124,12 +125,13 @@ inline void sum_some(int count, const X* place, const Synapse* synapse, const Sy
     }
 }
 
-// Any number of sums: as many at once as there are registers for.
+// Any number of sums: in equal parts, for which there are registers.
 template <class X>
 inline void sum_all(int count, const X* place, const Synapse* synapse, const Synapse* end,
                     float bias, float* sums) {
-    for (int i = 0; i < count; i += REGISTERS) {
-        const int some = count - i < REGISTERS ? count - i : REGISTERS;
+    const int parts = (count + REGISTERS - 1) / REGISTERS, each = (count + parts - 1) / parts;
+    for (int i = 0; i < count; i += each) {
+        const int some = count - i < each ? count - i : each;
         sum_some<REGISTERS>(some, place + i * WIDTH<X>, synapse, end, bias, sums + i * LANES);
     }
 }
@@ -236,8 +238,8 @@ void gather(const Plan& plan, const Connections& layer, const Neuron* neuron, in
     const std::size_t entry = std::size_t(plan.entry());
     const X* place = packed + (std::size_t(top) * plan.stride_h * plan.row() +
                                std::size_t(part) * plan.chunks * entry) * WIDTH<X>;
-    float sums[MOST_WORDS * LANES];
-    Membrane membranes[MOST_WORDS];
+    float sums[MOST_SUMS * LANES];
+    Membrane membranes[MOST_SUMS];
     for (int o = first; o < last; ++o) {
         const Synapse* begin = layer.synapses + layer.starts[o];
         const Synapse* end = layer.synapses + layer.starts[o + 1];

@@ -16,6 +16,8 @@ namespace spikewire {
 
 constexpr int LANES = 16;     // numbers in a vector, bits in a word
 constexpr int MOST_WORDS = 24;  // vectors whose sums are kept in registers at once
+constexpr int MOST_SUMS = 48;   // vectors in a block: the more of them fire side by side the better
+constexpr int AHEAD = 4;        // synapses whose inputs are asked for before they are met
 
 struct Synapse {
     std::int32_t address;  // in the packed input, relative to the output's place
