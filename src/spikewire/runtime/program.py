@@ -7,6 +7,7 @@ is checked when a program is made, so whoever runs one need not.
 
 from __future__ import annotations
 
+import functools
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass, field
@@ -324,7 +325,7 @@ class Program:
             values.append(value)
         object.__setattr__(self, "values", tuple(values))
 
-    @property
+    @functools.cached_property
     def last(self) -> dict[int, int]:
         """The step after which each value is needed no more."""
         ends = {source: place for place, step in enumerate(self.steps) for source in step.sources}

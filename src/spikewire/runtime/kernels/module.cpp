@@ -328,7 +328,7 @@ class Layer {
         p.parts = (words + p.vectors - 1) / p.vectors;
         p.merged = 1;
         if (p.rows == 1 && p.stride_h == 1 && p.parts == 1 && p.chunks == 1)
-            p.merged = std::min(p.out.H, MOST_SUMS / p.entry());
+            p.merged = std::min(p.out.H, 2 * MOST_WORDS / p.entry());
         while (p.out.H % p.merged) --p.merged;
         const int high = p.rows * p.merged;
         const double last = (p.out.H - 1) / high * high + p.merged - 1;  // top row of the last

@@ -142,9 +142,9 @@ inline std::uint16_t valid(int columns) {  // the first lanes of a word
     return columns >= LANES ? 0xffff : std::uint16_t((1u << columns) - 1);
 }
 
-// The place of a vector in a map of `steps` time steps: output row y, its word.
+// The place of a vector in a map: its channel, output row and word; and of its currents in the sums.
 struct Place {
-    int channel, y, vector;
+    int channel, y, vector, currents;
     std::size_t in(const Map& out, int row, int steps, int t) const {
         return ((std::size_t(channel) * out.H + y + row) * steps + t) * out.words() + vector;
     }
@@ -171,34 +171,32 @@ inline void put(const Plan& plan, const Place& place, int steps, int t, const fl
 
 // --- a block of outputs --------------------------------------------------------------------------
 
-// What becomes of the sums of one output in one block and chunk of time.
+// What becomes of the sums of some outputs in one block and chunk of time.
 struct Target {
     const Plan& plan;
     const Neuron* neuron;
-    int channel, top, part, t0, count;
+    const Place* places;  // of `kept` vectors; channels are counted from `channel`
+    int kept, channel, t0, count;
     std::uint16_t* spikes;
     float *numbers, *potentials;
 
-    int kept() const { return plan.merged * plan.vectors; }
-
     Place place(int i) const {
-        return {channel, top + i / plan.vectors * plan.rows, part * plan.vectors + i % plan.vectors};
+        Place found = places[i];
+        found.channel += channel;
+        return found;
     }
     bool outside(const Place& p) const { return p.vector >= plan.out.words() || p.y >= plan.out.H; }
 
-    const float* currents(const float* sums, int i) const {
-        return sums + (i / plan.vectors * plan.entry() + i % plan.vectors) * LANES;
-    }
     // From one time step's currents to the next; 0 if they are the same.
     std::ptrdiff_t stride() const {
         return plan.in.T == 1 ? 0 : std::ptrdiff_t(plan.vectors) * LANES;
     }
 
     void keep(const float* sums) const {
-        for (int i = 0; i < kept(); ++i) {
+        for (int i = 0; i < kept; ++i) {
             const Place p = place(i);
             for (int t = 0; t < count && !outside(p); ++t)
-                put(plan, p, plan.out.T, t0 + t, currents(sums, i) + t * stride(), numbers);
+                put(plan, p, plan.out.T, t0 + t, sums + p.currents + t * stride(), numbers);
         }
     }
 
@@ -208,10 +206,11 @@ struct Target {
         std::uint16_t fired[K][LANES];
         Steps<K> s{{}, {}, stride(), whole ? out.words() : 1, count};
         for (int k = 0; k < K; ++k) {
-            s.x[k] = currents(sums, i + k);
-            s.words[k] = whole ? spikes + place(i + k).in(out, 0, out.T, t0) : fired[k];
+            const Place p = place(i + k);
+            s.x[k] = sums + p.currents;
+            s.words[k] = whole ? spikes + p.in(out, 0, out.T, t0) : fired[k];
         }
-        run(*neuron, channel, membranes + i, s);
+        run(*neuron, place(i).channel, membranes + i, s);
         for (int k = 0; k < K; ++k) {
             const Place p = place(i + k);
             if (outside(p)) continue;
@@ -225,34 +224,52 @@ struct Target {
 
     void fire(const float* sums, Membrane* membranes) const {
         int i = 0;
-        for (; i + 4 <= kept(); i += 4) fire<4>(sums, membranes, i);
-        for (; i + 2 <= kept(); i += 2) fire<2>(sums, membranes, i);
-        for (; i < kept(); ++i) fire<1>(sums, membranes, i);
+        for (; i + 4 <= kept; i += 4) fire<4>(sums, membranes, i);
+        for (; i + 2 <= kept; i += 2) fire<2>(sums, membranes, i);
+        for (; i < kept; ++i) fire<1>(sums, membranes, i);
     }
 };
+
+// How many outputs fire together. Each time step waits for the one before, so that one vector of
+// neurons leaves most of the processor idle; four do not.
+inline int side_by_side(const Plan& plan, const Neuron* neuron) {
+    if (!neuron || neuron->beta) return 1;  // beta is that of one channel
+    const int wanted = (4 + plan.kept() - 1) / plan.kept(), room = MOST_SUMS / plan.words();
+    return wanted < room ? wanted : room;
+}
+
+inline void find(const Plan& plan, int top, int part, int outputs, Place* places) {
+    for (int o = 0; o < outputs; ++o)
+        for (int row = 0; row < plan.merged; ++row)
+            for (int v = 0; v < plan.vectors; ++v, ++places)
+                *places = {o, top + row * plan.rows, part * plan.vectors + v,
+                           (o * plan.words() + row * plan.entry() + v) * LANES};
+}
 
 template <class X>
 void gather(const Plan& plan, const Connections& layer, const Neuron* neuron, int block, int first,
             int last, const X* packed, std::uint16_t* spikes, float* numbers, float* potentials) {
     const int top = block / plan.parts * plan.merged * plan.rows, part = block % plan.parts;
-    const std::size_t entry = std::size_t(plan.entry());
+    const int most = side_by_side(plan, neuron);
+    const bool still = plan.in.T == 1;  // then the sums are those of all time steps
+    const int chunk = still ? LANES : plan.steps;
     const X* place = packed + (std::size_t(top) * plan.stride_h * plan.row() +
-                               std::size_t(part) * plan.chunks * entry) * WIDTH<X>;
+                               std::size_t(part) * plan.chunks * plan.entry()) * WIDTH<X>;
     float sums[MOST_SUMS * LANES];
     Membrane membranes[MOST_SUMS];
-    for (int o = first; o < last; ++o) {
-        const Synapse* begin = layer.synapses + layer.starts[o];
-        const Synapse* end = layer.synapses + layer.starts[o + 1];
-        for (int i = 0; neuron && i < plan.merged * plan.vectors; ++i)
-            membranes[i] = {all(neuron->rest), all(0.0f)};
-        const bool still = plan.in.T == 1;  // then the sums are those of all time steps
-        const int chunk = still ? LANES : plan.steps;
+    Place places[MOST_SUMS];
+    find(plan, top, part, most, places);
+    for (int o = first; o < last; o += most) {
+        const int outputs = last - o < most ? last - o : most, kept = outputs * plan.kept();
+        for (int i = 0; neuron && i < kept; ++i) membranes[i] = {all(neuron->rest), all(0.0f)};
         for (int t0 = 0; t0 < plan.out.T; t0 += chunk) {
             const X* x = place + std::size_t(t0) * plan.vectors * WIDTH<X>;
-            if (t0 == 0 || !still)
-                sum_all(plan.words(), x, begin, end, layer.bias[o], sums);
+            for (int i = o; i < o + outputs && (t0 == 0 || !still); ++i)
+                sum_all(plan.words(), x, layer.synapses + layer.starts[i],
+                        layer.synapses + layer.starts[i + 1], layer.bias[i],
+                        sums + (i - o) * plan.words() * LANES);
             const int count = plan.out.T - t0 < chunk ? plan.out.T - t0 : chunk;
-            const Target target{plan, neuron, o, top, part, t0, count, spikes, numbers, potentials};
+            const Target target{plan, neuron, places, kept, o, t0, count, spikes, numbers, potentials};
             if (neuron)
                 target.fire(sums, membranes);
             else

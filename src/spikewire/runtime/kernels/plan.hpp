@@ -16,7 +16,7 @@ namespace spikewire {
 
 constexpr int LANES = 16;     // numbers in a vector, bits in a word
 constexpr int MOST_WORDS = 24;  // vectors whose sums are kept in registers at once
-constexpr int MOST_SUMS = 48;   // vectors in a block: the more of them fire side by side the better
+constexpr int MOST_SUMS = 64;   // vectors whose sums are kept until their neurons have fired
 constexpr int AHEAD = 4;        // synapses whose inputs are asked for before they are met
 
 struct Synapse {
@@ -54,6 +54,7 @@ struct Plan {
     int chunks, steps;  // of time, and time steps in each
     int packed_rows;
 
+    SPIKEWIRE_INLINE int kept() const { return merged * vectors; }  // vectors of an output
     SPIKEWIRE_INLINE int words() const { return merged * steps * vectors; }  // that a synapse meets
     SPIKEWIRE_INLINE int entry() const { return steps * vectors; }
     SPIKEWIRE_INLINE std::size_t row() const { return std::size_t(parts) * chunks * entry(); }
