@@ -137,13 +137,17 @@ def _run(model: nn.Module, inputs: Tensor) -> None:
 
 
 def _milliseconds(*runs: Callable[[], object]) -> tuple[float, float]:
-    """The median of each of two, taken in turns: a machine that slows down slows both."""
+    """The median of each of two, taken in turns: a machine that slows down slows both.
+
+    The first call of a turn is not counted: it pays for what the other left behind, threads that
+    still look for work and caches full of something else.
+    """
     found: list[list[float]] = [[] for _ in runs]
-    for place in range(_ROUNDS + 1):
+    for _ in range(_ROUNDS):
         for run, times in zip(runs, found, strict=True):
+            run()
             start = time.perf_counter()
             run()
-            if place:  # the first finds memory, and kernels are chosen
-                times.append(1e3 * (time.perf_counter() - start))
+            times.append(1e3 * (time.perf_counter() - start))
     dense, sparse = (statistics.median(times) for times in found)
     return dense, sparse

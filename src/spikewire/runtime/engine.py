@@ -53,6 +53,8 @@ class Stage:
         step, last: numbers of its first and last step.
         sources: numbers of the values it takes; it gives value ``last + 1``.
         neurons: number of the step of its neurons, if it has any.
+        operation: of its first step.
+        value: what it gives.
     """
 
     name: str
@@ -60,6 +62,14 @@ class Stage:
     last: int
     sources: tuple[int, ...]
     neurons: int | None
+    operation: Operation
+    value: Value
+
+    @property
+    def layer(self) -> Convolution:
+        """Its operation, where that has weights."""
+        assert isinstance(self.operation, Convolution)
+        return self.operation
 
 
 @dataclass(frozen=True)
@@ -201,13 +211,12 @@ class SparseNetwork:
                 maps.pop(source, None)
 
     def _run(self, stage: Stage, given: list[Map], potentials: list[Any] | None) -> Map:
-        x, value = given[0], self.program.values[stage.last + 1]
-        operation = self.program.steps[stage.step].operation
+        x, operation, value = given[0], stage.operation, stage.value
         match operation:
             case Convolution():
-                return self._connect(stage, operation, x, value, potentials)
+                return self._connect(stage, _suited(x, operation), potentials)
             case Neuron():
-                return self._fire(stage, numbers_of(x), value, potentials)
+                return self._fire(stage, numbers_of(x), potentials)
             case Flatten():
                 return self._flatten(x, value)
             case Repeat():
@@ -225,38 +234,23 @@ class SparseNetwork:
 
     # --- layers with weights ---------------------------------------------------------------------
 
-    def _connect(
-        self,
-        stage: Stage,
-        layer: Convolution,
-        x: Map,
-        value: Value,
-        potentials: list[Any] | None,
-    ) -> Map:
-        x = _suited(x, layer)
+    def _connect(self, stage: Stage, x: Map, potentials: list[Any] | None) -> Map:
         key = (stage.step, x.lanes, x.batch, x.T)
         kernel = self.kernel or self._chosen.get(key)
         if kernel is None:
-            kernel = self._chosen[key] = self._faster(stage, layer, x, value)
+            kernel = self._chosen[key] = self._faster(stage, x)
         run = self._dense if kernel == "dense" else self._sparse
-        return run(stage, layer, x, value, potentials)
+        return run(stage, x, potentials)
 
-    def _sparse(
-        self,
-        stage: Stage,
-        layer: Convolution,
-        x: Map,
-        value: Value,
-        potentials: list[Any] | None,
-    ) -> Map:
+    def _sparse(self, stage: Stage, x: Map, potentials: list[Any] | None) -> Map:
         fires = stage.neurons is not None
         T = self.program.T if fires else x.T
-        to = empty(x, value, T, fires)
+        to = empty(x, stage.value, T, fires)
         v = _room(to, potentials if fires else None)
         neurons = self._neurons[stage.neurons] if stage.neurons is not None else None
         where = (to.data, None) if fires else (None, to.data)
         rest = (*where, v.data if v else None, neurons, len(x.data))
-        found = self._layer(stage.step, layer, x)
+        found = self._layer(stage, x)
         if isinstance(found, self._kernels.EventLayer):
             found.spikes(x.data, (*x.data.shape[1:3], x.width), *rest, self.threads)
         else:
@@ -264,8 +258,8 @@ class SparseNetwork:
         _keep(v, potentials)
         return to
 
-    def _layer(self, step: int, layer: Convolution, x: Map) -> Any:
-        key = (step, x.lanes, x.width, x.T, x.spikes)
+    def _layer(self, stage: Stage, x: Map) -> Any:
+        layer, key = stage.layer, (stage.step, x.lanes, x.width, x.T, x.spikes)
         if key not in self._layers:
             if x.lanes == "features":
                 built = self._kernels.EventLayer(*layer.weight.parts, layer.bias, x.T, self.threads)
@@ -279,14 +273,8 @@ class SparseNetwork:
             self._layers[key] = built
         return self._layers[key]
 
-    def _dense(
-        self,
-        stage: Stage,
-        layer: Convolution,
-        x: Map,
-        value: Value,
-        potentials: list[Any] | None,
-    ) -> Map:
+    def _dense(self, stage: Stage, x: Map, potentials: list[Any] | None) -> Map:
+        layer, value = stage.layer, stage.value
         numbers = torch.from_numpy(self._rows(x))  # (T, B, C, H, W)
         if stage.step not in self._weights:
             self._weights[stage.step] = torch.from_numpy(layer.weight.dense())
@@ -302,8 +290,8 @@ class SparseNetwork:
         if stage.neurons is None:
             return laid_out(found, value)
         if value.shape[1:] == (1, 1):
-            return self._fire(stage, laid_out(found, value, binary=False), value, potentials)
-        return self._fire_rows(stage, found, value, potentials)
+            return self._fire(stage, laid_out(found, value, binary=False), potentials)
+        return self._fire_rows(stage, found, potentials)
 
     def _rows(self, x: Map) -> Floats:
         """A map as numbers (T or 1, B, C, H, W), side by side as PyTorch has them."""
@@ -315,40 +303,38 @@ class SparseNetwork:
         self._kernels.unpack(x.data, x.shape, out, strides, self.threads)
         return out.reshape(T, N, *x.value.shape)
 
-    def _faster(self, stage: Stage, layer: Convolution, x: Map, value: Value) -> str:
+    def _faster(self, stage: Stage, x: Map) -> str:
         """The faster kernel for this layer and batch; the dense one is tried only near it."""
-        self._layer(stage.step, layer, x)
-        products = self._sums(stage, layer, x) * math.prod(layer.weight.shape[1:])
-        sparse = _seconds(lambda: self._sparse(stage, layer, x, value, None), runs=1)
+        self._layer(stage, x)
+        products = self._sums(stage, x) * math.prod(stage.layer.weight.shape[1:])
+        sparse = _seconds(lambda: self._sparse(stage, x, None), runs=1)
         if sparse < _SAFE * products / _products_per_second(self.threads):
             return "sparse"
-        dense = _seconds(lambda: self._dense(stage, layer, x, value, None))
-        sparse = min(sparse, _seconds(lambda: self._sparse(stage, layer, x, value, None)))
+        dense = _seconds(lambda: self._dense(stage, x, None))
+        sparse = min(sparse, _seconds(lambda: self._sparse(stage, x, None)))
         if dense < sparse:
             return "dense"
         self._weights.pop(stage.step, None)
         return "sparse"
 
-    def _sums(self, stage: Stage, layer: Convolution, x: Map) -> float:
+    def _sums(self, stage: Stage, x: Map) -> float:
         """How many sums this layer calculates for a batch."""
         return float(self.program.values[stage.step + 1].size) * x.batch * x.T
 
     # --- neurons ---------------------------------------------------------------------------------
 
-    def _fire(self, stage: Stage, x: Map, value: Value, potentials: list[Any] | None) -> Map:
+    def _fire(self, stage: Stage, x: Map, potentials: list[Any] | None) -> Map:
         if x.lanes == "features" and self._flat_by_samples:
             x = laid_out(unfolded(x), x.value, binary=False)
         _, C, H, T, wide = x.data.shape
         strides = (C * H * T * wide, H * T * wide, T * wide, wide if T > 1 else 0)
-        to = empty(x, value, self.program.T, True)
+        to = empty(x, stage.value, self.program.T, True)
         return self._fired(stage, x.data, strides, wide, to, potentials)
 
-    def _fire_rows(
-        self, stage: Stage, x: Floats, value: Value, potentials: list[Any] | None
-    ) -> Map:
+    def _fire_rows(self, stage: Stage, x: Floats, potentials: list[Any] | None) -> Map:
         """From currents (T, B, C, H, W) as PyTorch lays them out."""
         T, (Tx, B, C, H, W) = self.program.T, x.shape
-        to = Map(np.empty((B, C, H, T, words(W)), np.uint16), value, B, W)
+        to = Map(np.empty((B, C, H, T, words(W)), np.uint16), stage.value, B, W)
         strides = (C * H * W, H * W, W, B * C * H * W if Tx > 1 else 0)
         return self._fired(stage, x, strides, W, to, potentials)
 
@@ -404,14 +390,13 @@ class SparseNetwork:
         return rows
 
     def _work(self, stage: Stage, x: Map, seconds: float) -> tuple[str, float, int, float]:
-        layer = self.program.steps[stage.step].operation
-        if not isinstance(layer, Convolution):
+        if not isinstance(layer := stage.operation, Convolution):
             return "", seconds, 0, 0.0
         synapses = len(layer.weight.values)
         x = _suited(x, layer)
         kernel = self.kernel or self._chosen[stage.step, x.lanes, x.batch, x.T]
         events = kernel == "sparse" and x.lanes == "features"
-        operations = self._sums(stage, layer, x) * synapses / len(layer.bias)
+        operations = self._sums(stage, x) * synapses / len(layer.bias)
         return "events" if events else kernel, seconds, synapses, operations
 
 
@@ -425,7 +410,9 @@ def _stages(program: Program) -> Iterator[Stage]:
         taken = _reached(program, number, uses)
         fires = isinstance(program.steps[taken].operation, Neuron)
         name = step.name if taken == number else f"{step.name} + {program.steps[taken].name}"
-        yield Stage(name, number, taken, step.sources, taken if fires else None)
+        neurons = taken if fires else None
+        value = program.values[taken + 1]
+        yield Stage(name, number, taken, step.sources, neurons, step.operation, value)
 
 
 def _reached(program: Program, number: int, uses: Any) -> int:
