@@ -14,7 +14,7 @@ from torch import nn
 from spikewire import Cosine, GradR, Pruner
 from spikewire.methods.noise import alpha_among, alpha_for, expected_connectivity
 
-RECORDS = Path(__file__).parents[2] / "reproduce" / "first-hour"
+RECORDS = Path(__file__).parents[2] / "reproduce"
 
 
 @pytest.mark.parametrize(
@@ -61,8 +61,8 @@ def test_alpha_is_the_inverse(connectivity, steps, lr):
 def test_where_signal_dominates_it_is_only_a_limit_from_below():
     """The recorded run on MNIST keeps what carries signal, far more than noise would leave."""
     if not RECORDS.is_dir():
-        pytest.skip("the records of reproduce/first-hour are not here")
-    lines = (RECORDS / "gradr" / "metrics.jsonl").read_text().splitlines()
+        pytest.skip("the records in reproduce are not here")
+    lines = (RECORDS / "first-hour" / "gradr" / "metrics.jsonl").read_text().splitlines()
     record = json.loads(lines[-1])
     left = expected_connectivity(0.05, record["step"], schedule=Cosine(1.0, 0.01), theta=[0.018])
     assert left < 0.02 < record["connectivity"]
@@ -77,6 +77,22 @@ def test_runs_among_each_other_tell_the_one_left_out(left_out):
     others = {alpha: found for alpha, found in TABLE_4.items() if alpha != left_out}
     found = alpha_among(TABLE_4[left_out], others)
     assert 0.8 < found / left_out < 1.25
+
+
+def test_recorded_runs_tell_the_one_left_out():
+    folders = RECORDS.glob("paper-g/mnist-gradr-*")
+    runs = {
+        float(folder.name.removeprefix("mnist-gradr-")): json.loads(
+            (folder / "report.json").read_text()
+        )["connectivity"]
+        for folder in folders
+    }
+    if not runs:
+        pytest.skip("the records in reproduce/paper-g are not here")
+    assert len(runs) > 3
+    for left_out, connectivity in runs.items():
+        others = {alpha: found for alpha, found in runs.items() if alpha != left_out}
+        assert 0.8 < alpha_among(connectivity, others) / left_out < 1.25
 
 
 @given(
