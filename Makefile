@@ -22,7 +22,7 @@ runs/demo/seed-%/report.json: | .venv/installed
 
 # Two at a time with one thread each: the tensors are small.
 test: .venv/installed
-	OMP_NUM_THREADS=1 $(BIN)/python -m pytest --numprocesses 2
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest --numprocesses 2 --dist worksteal
 
 # The kernels under AddressSanitizer and UBSan.
 sanitize: .venv/installed
