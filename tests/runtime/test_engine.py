@@ -192,7 +192,7 @@ def test_the_faster_kernel_is_chosen(monkeypatch, faster):
     images = torch.randn(2, 1, 28, 28)
     program = program_of(net("fc"), images)
     network = SparseNetwork(program, 1)
-    quick = {"sparse": [1.0, 2.0, 1.0], "dense": [2.0, 1.0, 2.0]}[faster] * 2
+    quick = {"sparse": [3.0, 1.0, 2.0], "dense": [3.0, 2.0, 1.0]}[faster] * 2
     monkeypatch.setattr("spikewire.runtime.engine._seconds", lambda run, runs=3: quick.pop(0))
     monkeypatch.setattr("spikewire.runtime.engine._products_per_second", lambda threads: 1e12)
     chosen = {timing.kernel for timing in network.profile(images, 1)}
