@@ -238,6 +238,7 @@ inline int side_by_side(const Plan& plan, const Neuron* neuron) {
     return wanted < room ? wanted : room;
 }
 
+// The places of a block, of so many outputs: counted once, as a division takes as long as a spike.
 inline void find(const Plan& plan, int top, int part, int outputs, Place* places) {
     for (int o = 0; o < outputs; ++o)
         for (int row = 0; row < plan.merged; ++row)
@@ -269,7 +270,8 @@ void gather(const Plan& plan, const Connections& layer, const Neuron* neuron, in
                         layer.synapses + layer.starts[i + 1], layer.bias[i],
                         sums + (i - o) * plan.words() * LANES);
             const int count = plan.out.T - t0 < chunk ? plan.out.T - t0 : chunk;
-            const Target target{plan, neuron, places, kept, o, t0, count, spikes, numbers, potentials};
+            const Target target{plan, neuron, places,  kept,    o,
+                                t0,   count,  spikes, numbers, potentials};
             if (neuron)
                 target.fire(sums, membranes);
             else
