@@ -13,6 +13,8 @@ from torch import Tensor, nn
 
 from spikewire.weights import unwrapped
 
+NAN = "a score is NaN: look for a diverged loss, or mend the score function"
+
 
 def choose(
     scores: Mapping[str, Tensor],
@@ -74,9 +76,7 @@ def _strongest(name: str, flat: Tensor, keep: int, exact: bool) -> Tensor:
         return torch.zeros_like(flat, dtype=torch.bool)
     threshold = _kth_largest(flat, min(keep, len(flat)))
     if threshold != threshold:
-        raise ValueError(
-            f"{name}: a score is NaN: look for a diverged loss, or mend the score function"
-        )
+        raise ValueError(f"{name}: {NAN}")
     if threshold == -torch.inf:
         return flat > threshold
     if not exact:

@@ -35,6 +35,7 @@ from spikewire.observe import Layer, Probe
 from spikewire.scores import CriticalityScore, DensityScore, Score, criticality
 from spikewire.shares import Share, counts
 from spikewire.synapses import Synapses, synapses_of
+from spikewire.units import Unit
 from spikewire.weights import unwrapped
 
 # How often, in steps, a method whose sparsity emerges is checked for tensors that died out.
@@ -62,6 +63,9 @@ class Method:
 
     structured: ClassVar[bool] = False
     """Whether the method takes out channels; it then looks at the network at work, on data."""
+
+    unit: Unit = None
+    """What is chosen together; None for synapse by synapse."""
 
     def start(self, pruner: Pruner) -> None:
         """Once, before training: first masks, hidden parameters."""
@@ -351,12 +355,16 @@ class Pruner:
     def choose(
         self, scores: dict[str, Tensor], keep: int | Mapping[str, int], *, exact: bool = True
     ) -> dict[str, Tensor]:
-        """`masks.choose`, only where synapses are possible, and no tensor loses its last one."""
+        """Masks of the highest scores, in the method's units, only where synapses are possible.
+
+        No tensor loses its last one. `masks.choose` says the rest.
+        """
         scores = dict(scores)
         for s in self:
             if s.possible is not None and s.name in scores:
                 scores[s.name] = scores[s.name].masked_fill(~s.possible, -math.inf)
-        return choose(scores, keep, floor=self.floor, exact=exact)
+        how = choose if self.method.unit is None else self.method.unit.choose
+        return how(scores, keep, floor=self.floor, exact=exact)
 
     @torch.no_grad()
     def rewire(

@@ -10,7 +10,7 @@ import os
 import subprocess
 import sys
 import warnings
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, fields
 
 import pytest
 import torch
@@ -20,7 +20,8 @@ from torch import nn
 from spikewire import METHODS, Dense, GradR, Method, Pruner, split
 from spikewire.observe import _ignore
 from spikewire.scores import CriticalityScore
-from spikewire.shares import by_size
+from spikewire.shares import by_size, counts, uniform
+from spikewire.units import NM, Block, FanIn, Kernel
 
 STEPS = 24
 EVERY = 4
@@ -321,6 +322,44 @@ def test_connections_are_only_where_they_are_possible(name, monkeypatch):
         pruner.finish()
     if RECIPES[name][1] is not None:
         assert sum(s.alive for s in pruner) == int((1 - SPARSITY) * 907)
+
+
+UNITS = [Kernel(), FanIn(), Block(2, 3), NM(2, 4)]
+IN_UNITS = [name for name, kind in METHODS.items() if "unit" in {f.name for f in fields(kind)}]
+
+
+@pytest.mark.parametrize("unit", UNITS, ids=str)
+@pytest.mark.parametrize("name", IN_UNITS)
+def test_units_stay_whole(name, unit, monkeypatch):
+    """Every method that ranks synapses ranks units as well."""
+    options, target = RECIPES[name]
+    # a share of its own would give some tensors more than 2 of 4
+    monkeypatch.setitem(RECIPES, name, (options | {"unit": unit, "share": uniform}, target))
+    net, optimizer, pruner = set_up(name)
+    for step in range(STEPS):
+        train(net, optimizer, step, step + 1)
+        for name_, mask in pruner.masks.items():
+            assert_in_units(unit, mask, name_)
+    masks = pruner.finish()
+    assert_zeros(net, pruner)
+    for name_, mask in masks.items():
+        assert_in_units(unit, mask, name_)
+    if target is not None:
+        largest = [
+            1 if isinstance(unit, NM) else unit.split(m.double()).shape[1] for m in masks.values()
+        ]
+        budget = sum(counts({s.name: s.weight.shape for s in pruner}, target, uniform).values())
+        # each tensor may lack up to a unit, and keeps one whatever the budget
+        assert budget - sum(largest) < sum(s.alive for s in pruner) < budget + sum(largest)
+
+
+def assert_in_units(unit, mask, name):
+    rows = unit.split(mask.double())
+    if isinstance(unit, NM):
+        assert mask.double().mean() > 0.5 or rows.sum(1).max() <= unit.n, name
+    else:
+        there = rows > -torch.inf
+        assert ((rows == 1) | ~there).all(1).logical_or(((rows == 0) | ~there).all(1)).all(), name
 
 
 # --- loops of other kinds -------------------------------------------------------------------------

@@ -11,6 +11,7 @@ from spikewire.pruner import Method, Pruner
 from spikewire.schedules import Constant, Cubic, Schedule, at
 from spikewire.scores import Score, magnitude, saliency
 from spikewire.shares import Share
+from spikewire.units import Unit
 
 
 def check_sparsity(name: str, value: Schedule | float) -> None:
@@ -114,6 +115,7 @@ class Cut(Method):
     sparsity: Schedule | float = 0.9
     score: Score = magnitude
     share: Share = None
+    unit: Unit = None
 
     def __post_init__(self) -> None:
         check_sparsity("sparsity", self.sparsity)
@@ -140,6 +142,8 @@ class Prune(Cut):
         sparsity: share of zeros, [0, 1), a number or a schedule.
         score: what a synapse is worth.
         share: how sparsity is spread over tensors; None for one ranking over the network.
+        unit: what is cut together, see `spikewire.units`; None for synapse by synapse. Up to a unit
+            may be missing to the budget.
         every: steps between two events, 1 or more.
 
     Raises:
@@ -167,7 +171,7 @@ class OneShot(Cut):
     1506.02626), one round.
 
     Args:
-        sparsity, score, share: as of `Prune`.
+        sparsity, score, share, unit: as of `Prune`.
         when: progress at which to prune, [0, 1).
 
     Raises:
@@ -205,7 +209,7 @@ class GMP(Prune):
     layer by itself: ``share=uniform``.
 
     Args:
-        sparsity, score, share, every: as of `Prune`; sparsity is the final one.
+        sparsity, score, share, unit, every: as of `Prune`; sparsity is the final one.
         initial: sparsity at the beginning, [0, 1).
         begin, until: progress at which pruning starts and at which the target is reached.
 
@@ -243,7 +247,7 @@ class SNIP(Cut):
     Lee et al. 2019 (arXiv 1810.02340). Use a large batch, or accumulate gradients over several.
 
     Args:
-        sparsity, score, share: as of `Prune`.
+        sparsity, score, share, unit: as of `Prune`.
 
     Raises:
         ValueError: if the sparsity is out of its range.

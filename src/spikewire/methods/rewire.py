@@ -25,6 +25,7 @@ from spikewire.pruner import Method, Pruner
 from spikewire.schedules import Constant, Cosine, Cubic, Schedule, at
 from spikewire.scores import Score, chance, criticality, gradient, magnitude, primitive
 from spikewire.shares import Share, erk
+from spikewire.units import Unit
 
 Budget = int | dict[str, int]
 
@@ -59,6 +60,8 @@ class Rewire(Method):
         exact: grow exactly the budget, ties by position; if False, all that tie with the last one
             (criticality's released code revives whole channels).
         pause: no parameter moves in the step of an event (RigL's released code).
+        unit: what is dropped and grown together, see `spikewire.units`; None for synapse by
+            synapse. Up to a unit may be missing to the budget.
 
     Raises:
         ValueError: if one of them is out of its range.
@@ -78,6 +81,7 @@ class Rewire(Method):
     forget: bool = True
     exact: bool = True
     pause: bool = False
+    unit: Unit = None
 
     def __post_init__(self) -> None:
         check_sparsity("sparsity", self.sparsity)
