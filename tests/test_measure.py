@@ -7,7 +7,7 @@ import torch
 from spikingjelly.activation_based import layer, neuron
 from torch import nn
 
-from spikewire.measure import count, measure
+from spikewire.measure import count, measure, uses
 
 
 def two_layers() -> nn.Sequential:
@@ -67,6 +67,28 @@ def test_grouped_convolutions_and_multi_step_layers_agree_with_plain_counting():
 
 def conv_only(conv: nn.Module) -> nn.Module:
     return nn.Sequential(conv)
+
+
+def test_uses_times_synapses_are_the_operations():
+    torch.manual_seed(0)
+    net = nn.Sequential(
+        layer.Conv2d(2, 6, 3, stride=2, padding=1, bias=False, step_mode="m"),
+        neuron.IFNode(step_mode="m"),
+        layer.Flatten(step_mode="m"),
+        layer.Linear(54, 3, bias=False, step_mode="m"),
+    )
+    spikes = (torch.rand(3, 2, 2, 5, 5) < 0.4).float()  # (T, B, C, H, W)
+    found, operations = uses(net, spikes), measure(net, spikes).operations
+    sizes = {"0.weight": 108, "3.weight": 162}
+    assert sum(found[name].met * n for name, n in sizes.items()) == pytest.approx(operations.synops)
+    always = sum(found[name].always * n for name, n in sizes.items())
+    assert always == pytest.approx(operations.dense)
+    # uses do not depend on which synapses are there; each meets a place of the map in each step,
+    # but those at its border
+    with torch.no_grad():
+        net[3].weight.zero_()
+    assert uses(net, spikes)["3.weight"] == found["3.weight"]
+    assert found["3.weight"].always == 2.0  # 3 time steps of 2 samples; samples are the first axis
 
 
 def test_firing_rates_and_silent_neurons():

@@ -10,17 +10,22 @@ import torch
 from spikingjelly.activation_based import functional, layer, neuron
 from torch import nn
 
-from spikewire import Method, Pruner, Rewire, config
+from spikewire import Method, Prune, Pruner, Rewire, config
 from spikewire.scores import (
     SCORES,
     CriticalityScore,
+    SynOpsScore,
     chance,
     criticality,
     density,
     gradient,
+    lamp,
     magnitude,
+    momentum,
     primitive,
     saliency,
+    slamp,
+    synops,
 )
 from spikewire.surrogates import Sigmoid, Tanh
 
@@ -88,9 +93,111 @@ def test_chance_is_uniform_and_seeded_and_the_same_in_every_data_type():
     assert drawn.flatten().argsort().equal(draw(torch.bfloat16, 1).flatten().argsort())
 
 
+@pytest.mark.parametrize(
+    ("kind", "options", "expected"),
+    [
+        (torch.optim.SGD, {"momentum": 0.5}, [3.0, 6.0]),  # g + g/2
+        (torch.optim.Adam, {"betas": (0.5, 0.9)}, [1.5, 3.0]),  # g/2 + g/4
+    ],
+)
+def test_momentum_is_the_optimizer_s(kind, options, expected):
+    net = nn.Linear(2, 1, bias=False)
+    optimizer = kind(net.parameters(), 0.1, **options)
+    pruner = Pruner(net, Record(momentum), optimizer, steps=9)
+    seen = []
+    for _ in range(3):
+        optimizer.zero_grad()
+        net(torch.tensor([[2.0, -4.0]])).sum().backward()
+        optimizer.step()
+        seen.append(pruner.method.seen["weight"][0].tolist())
+    assert seen[0] == [0.0, 0.0]  # before its first step
+    assert seen[2] == expected
+
+
+@pytest.mark.parametrize("optimizer", [True, False])
+def test_an_optimizer_without_momentum_is_refused(optimizer):
+    net = nn.Linear(2, 1)
+    sgd = torch.optim.SGD(net.parameters(), 0.1) if optimizer else None
+    pruner = Pruner(net, Record(momentum), sgd, steps=9)
+    with pytest.raises(ValueError, match="no running mean"):
+        pruner.before_step()
+
+
+def test_lamp_against_its_definition():
+    net = nn.Linear(30, 20, dtype=torch.float64)
+    with torch.no_grad():
+        net.weight[::3] = 0.0
+    w = net.weight.detach().flatten().tolist()
+    found = scores_of(net, lamp, torch.ones(1, 30, dtype=torch.float64))["weight"].flatten()
+    for value, score in zip(w, found.tolist(), strict=True):
+        rest = math.fsum(other**2 for other in w if abs(other) >= abs(value))
+        assert score == pytest.approx(value**2 / rest if value else 0.0, rel=1e-12)
+
+
+def test_lamp_of_equal_weights_counts_them_by_position():
+    net = nn.Linear(3, 1, bias=False)
+    net.weight.data.fill_(2.0)
+    found = scores_of(net, lamp, torch.ones(1, 3))["weight"]
+    assert found.tolist() == [pytest.approx([1 / 3, 1 / 2, 1])]
+
+
+def test_lamp_does_not_hide_a_weight_that_is_no_number():
+    net = nn.Linear(3, 1, bias=False)
+    pruner = Pruner(net, Record(lamp), steps=9)
+    net.weight.data[0, 1] = math.nan
+    assert lamp(next(iter(pruner)), pruner).isnan().any()
+
+
+def test_slamp_weighs_with_how_often_the_input_fires():
+    net = nn.Sequential(layer.Linear(2, 1, bias=False, step_mode="m"))
+    net[0].weight.data = torch.tensor([[2.0, 3.0]])
+    spikes = torch.tensor([[[1.0, 1.0]], [[1.0, 0.0]], [[1.0, 0.0]], [[1.0, 0.0]]])  # (T, B, 2)
+    found = scores_of(net, slamp, spikes)["0.weight"]
+    # 4 x 1 against 9 x 1/4: what is stronger is the weaker of the two
+    assert found.tolist() == [pytest.approx([1.0, 2.25 / 6.25])]
+
+
+def test_slamp_hears_a_forward_pass_or_says_so():
+    pruner = Pruner(nn.Linear(2, 1), Record(slamp), steps=9)
+    with pytest.raises(ValueError, match="no forward pass was heard"):
+        pruner.before_step()
+
+
+def test_synops_divides_by_the_spikes_that_a_synapse_meets():
+    net = nn.Sequential(nn.Conv2d(1, 1, 2, bias=False), nn.Flatten(), nn.Linear(4, 1, bias=False))
+    with torch.no_grad():
+        net[0].weight.fill_(1.0)
+        net[2].weight.fill_(1.0)
+    image = torch.zeros(1, 1, 3, 3)
+    image[0, 0, 0, 0] = 1.0  # one of its four places at one tap of the kernel: 1/4 per synapse
+    found = scores_of(net, synops, image, data=[image])
+    assert found["0.weight"].flatten().tolist() == pytest.approx([2.0] * 4)  # 1 / sqrt(1/4)
+    # the sum is 1 at one of four places: each of its synapses is met 1/4 times as well
+    assert found["2.weight"].flatten().tolist() == pytest.approx([2.0] * 4)
+    plain = scores_of(net, SynOpsScore(power=0.0), image, data=[image])
+    assert plain["0.weight"].flatten().tolist() == [1.0] * 4
+
+
+def test_synops_needs_data():
+    with pytest.raises(ValueError, match="Prune counts operations .* give data="):
+        Pruner(nn.Linear(2, 1), Prune(0.5, score=synops), steps=9)
+
+
+def test_synops_follows_the_network_as_it_learns():
+    net = nn.Sequential(nn.Linear(2, 2, bias=False), nn.ReLU(), nn.Linear(2, 1, bias=False))
+    data = [torch.ones(1, 2)]
+    net[0].weight.data = torch.ones(2, 2)
+    pruner = Pruner(net, Record(synops), steps=9, data=data)
+    assert pruner.uses()["2.weight"].met == 1.0
+    net[0].weight.data = torch.tensor([[1.0, 1.0], [-1.0, -1.0]])
+    assert pruner.uses()["2.weight"].met == 1.0  # within a step, what was measured stays
+    pruner.after_step()
+    assert pruner.uses()["2.weight"].met == 0.5
+
+
 def test_names():
-    named = {"magnitude", "gradient", "saliency", "chance", "primitive", "density", "criticality"}
-    assert set(SCORES) == named
+    named = {"magnitude", "gradient", "saliency", "momentum", "chance", "lamp", "slamp", "synops"}
+    assert set(SCORES) == named | {"primitive", "density", "criticality"}
 
 
 # --- criticality ----------------------------------------------------------------------------------
@@ -316,7 +423,7 @@ def test_a_copy_made_while_listening_is_not_heard():
     pruner = Pruner(net, Record(), steps=9)
     assert pruner.due
     copy.deepcopy(net)(torch.ones(1, 1))
-    with pytest.raises(ValueError, match="heard no forward pass"):
+    with pytest.raises(ValueError, match="no forward pass was heard"):
         pruner.before_step()
 
 

@@ -5,9 +5,17 @@ from hypothesis import given
 from hypothesis import strategies as st
 from torch import Size
 
-from spikewire.shares import SHARES, by_size, counts, erk, uniform
+from spikewire.measure import Uses
+from spikewire.shares import SHARES, by_size, compute, counts, erk, uniform
 
-SPREAD = [share for share in SHARES.values() if share is not None]
+
+def used(shapes, sparsity):
+    """`compute`, with uses made up from the shapes."""
+    uses = {name: Uses(1.0 + 7 * sum(shape) % 50, 0.0) for name, shape in shapes.items()}
+    return compute(shapes, sparsity, uses)
+
+
+SPREAD = [used if share is compute else share for share in SHARES.values() if share is not None]
 SHAPES = st.lists(
     st.lists(st.integers(1, 12), min_size=2, max_size=4).map(Size), min_size=1, max_size=5
 ).map(lambda shapes: {f"{place}.weight": shape for place, shape in enumerate(shapes)})
@@ -30,6 +38,18 @@ def test_by_size_by_hand():
     # densities go like 1/2 and 1/4: eps (4/2 + 16/4) = 5 stay, eps = 5/6
     shares = by_size({"a": Size([2, 2]), "b": Size([4, 4])}, 0.75)
     assert shares == pytest.approx({"a": 1 - 5 / 12, "b": 1 - 5 / 24})
+
+
+def test_compute_by_hand():
+    # connectivities go like 1 and 1/4: eps (40 + 40/4) = 25 stay, eps = 1/2
+    shapes = {"fc": Size([4, 10]), "conv": Size([4, 10])}
+    shares = compute(shapes, 1 - 25 / 80, {"fc": Uses(1.0, 0.1), "conv": Uses(16.0, 9.0)})
+    assert shares == pytest.approx({"fc": 0.5, "conv": 1 - 1 / 8})
+
+
+def test_compute_refuses_what_it_cannot_count():
+    with pytest.raises(ValueError, match="cell.weight_hh belongs to no linear"):
+        compute({"cell.weight_hh": Size([2, 2])}, 0.5, {})
 
 
 @given(st.sampled_from(SPREAD), SHAPES, st.floats(0, 0.999))

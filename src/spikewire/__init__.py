@@ -4,7 +4,9 @@ from spikewire.compact import compact
 from spikewire.masks import apply_masks, choose
 from spikewire.measure import measure
 from spikewire.methods import (
+    ESL,
     GMP,
+    ITOP,
     METHODS,
     NDSNN,
     SCA,
@@ -37,7 +39,9 @@ from spikewire.train import fit
 from spikewire.weights import split, synaptic_weights
 
 __all__ = [
+    "ESL",
     "GMP",
+    "ITOP",
     "METHODS",
     "NDSNN",
     "SCA",

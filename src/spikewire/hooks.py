@@ -85,6 +85,17 @@ class Hooks:
             if isinstance(value, Tensor) and value.shape == changed.shape:
                 value.masked_fill_(changed, 0.0)
 
+    def momentum(self, name: str) -> Tensor | None:
+        """The optimizer's running mean of a tensor's gradient; None if it keeps none."""
+        optimizer, _ = self._places[name]
+        group, weight = self.group(name), self._weights[name]
+        state = optimizer.state.get(weight, {})
+        if "betas" in group:
+            return state.get("exp_avg", torch.zeros_like(weight))
+        if group.get("momentum"):
+            return state.get("momentum_buffer", torch.zeros_like(weight))
+        return None
+
     def _pre(self, optimizer: Optimizer, args: Any, kwargs: Any) -> Any:
         if _skips(optimizer):
             return None

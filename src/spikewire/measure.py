@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, contextmanager, nullcontext
 from dataclasses import asdict, dataclass, fields
 from functools import partial
-from typing import Any
+from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor, nn
@@ -247,6 +247,44 @@ def measure(model: nn.Module, batches: Any, *, only: Sequence[str] | None = None
     )
 
 
+class Uses(NamedTuple):
+    """How often each synapse of a tensor is used per sample, summed over places and time steps.
+
+    Attributes:
+        always: if every input counted, as in a dense network.
+        met: by inputs that are not 0, on average over the tensor.
+    """
+
+    always: float
+    met: float
+
+
+def uses(model: nn.Module, images: Tensor) -> dict[str, Uses]:
+    """How often the synapses of each linear and convolutional layer are used, whatever their value.
+
+    Args:
+        model: as of `measure`; evaluated, and left as it was, at rest.
+        images: one batch.
+
+    >>> net = nn.Sequential(nn.Conv2d(1, 2, 2), nn.Flatten(), nn.Linear(8, 3))
+    >>> uses(net, torch.ones(5, 1, 3, 3))["0.weight"]
+    Uses(always=4.0, met=4.0)
+    """
+    found: dict[str, Uses] = {}
+
+    def hear(name: str, module: Any, x: Tensor) -> None:
+        tensor, per = f"{name}.weight" if name else "weight", module.weight.numel() * len(images)
+        before = found.get(tensor, Uses(0.0, 0.0))
+        met = _meetings(module, x != 0, torch.ones_like(module.weight))
+        found[tensor] = Uses(
+            before.always + _dense_meetings(module, x) / per, before.met + met / per
+        )
+
+    with testing(model), _inputs_of_layers(model, hear):
+        model(images)
+    return found
+
+
 def count(model: nn.Module, only: Sequence[str] | None = None) -> tuple[LayerCount, ...]:
     """Synapses per tensor, alive meaning not 0.
 
@@ -365,24 +403,39 @@ def _firing(activity: Activity) -> tuple[Firing, ...]:
 def _operations(model: nn.Module) -> Iterator[dict[str, float]]:
     """Count operations of linear and convolutional layers through their inputs."""
     totals = {field.name: 0.0 for field in fields(Operations)}
+
+    def hear(name: str, module: Any, x: Tensor) -> None:
+        kind = "synops" if bool(((x == 0) | (x == 1)).all()) else "macs"
+        totals[kind] += _meetings(module, x != 0, module.weight != 0)
+        totals["dense"] += _dense_meetings(module, x)
+
+    with _inputs_of_layers(model, hear):
+        yield totals
+
+
+@contextmanager
+def _inputs_of_layers(model: nn.Module, hear: Callable[[str, Any, Tensor], None]) -> Iterator[None]:
+    """Let a function hear the inputs (T B, C, ...) of every linear and convolutional layer."""
+
+    def pass_on(name: str, module: Any, inputs: tuple[Any, ...]) -> None:
+        x = inputs[0]
+        hear(name, module, x.reshape(-1, *x.shape[1 - module.weight.ndim :]))
+
     handles = [
-        module.register_forward_pre_hook(partial(_count, totals))
-        for module in unwrapped(model).modules()
+        module.register_forward_pre_hook(partial(pass_on, name))
+        for name, module in unwrapped(model).named_modules()
         if isinstance(module, _LAYERS)
     ]
     try:
-        yield totals
+        yield
     finally:
         for handle in handles:
             handle.remove()
 
 
-def _count(totals: dict[str, float], module: Any, inputs: tuple[Any, ...]) -> None:
-    weight, x = module.weight, inputs[0]
-    x = x.reshape(-1, *x.shape[1 - weight.ndim :])  # (T B, C, ...) of a multi-step layer too
-    kind = "synops" if bool(((x == 0) | (x == 1)).all()) else "macs"
-    totals[kind] += _meetings(module, x != 0, weight != 0)
-    totals["dense"] += len(x) * _meetings(module, torch.ones_like(x[:1]), torch.ones_like(weight))
+def _dense_meetings(module: Any, x: Tensor) -> float:
+    """As `_meetings`, if every input and every synapse counted."""
+    return len(x) * _meetings(module, torch.ones_like(x[:1]), torch.ones_like(module.weight))
 
 
 def _meetings(module: Any, x: Tensor, weight: Tensor) -> float:

@@ -6,7 +6,7 @@ neuron layer. The model is left as it was.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from functools import partial
 from typing import Any
@@ -196,7 +196,8 @@ class Probe:
 
     Args:
         model: a network with neuron layers of a library that `dialects` knows.
-        quantities: of a potential's distance from the threshold, elementwise.
+        quantities: of a potential's distance from the threshold, elementwise; if there are none,
+            neurons are not looked at.
         over: "max" or "mean", of a channel's map.
         inputs: whether to listen to what comes into layers with synapses as well.
 
@@ -213,8 +214,8 @@ class Probe:
         inputs: bool = False,
     ) -> None:
         self.quantities, self.over = tuple(quantities), over
-        found = list(neurons(model))
-        if not found:
+        found = list(neurons(model)) if self.quantities else []
+        if self.quantities and not found:
             raise ValueError(
                 "criticality needs membrane potentials, but the model has no neuron layer of a "
                 "known library: use another score, such as grow=gradient"
@@ -273,11 +274,7 @@ class Probe:
         """All quantities (quantities, C_out), or None as `of`."""
         for name in list(self._open):
             self._close(name)
-        if not self._sums:
-            raise ValueError(
-                "criticality heard no forward pass before this event: run the network in training "
-                "mode with gradients, and not its compiled copy in steps where pruner.due is True"
-            )
+        _refuse_silence(self._sums)
         layer = self.follows.get(synapses)
         if layer not in self._sums:
             return None
@@ -289,6 +286,8 @@ class Probe:
 
         None if that is no layer through whose inputs its channels are known.
         """
+        if self._layers:
+            _refuse_silence(self._inputs)
         heard = self._inputs.get(synapses)
         return None if heard is None else distributed.mean(*heard)
 
@@ -327,6 +326,14 @@ class Probe:
         mean = over_map(total / steps, 3, self.over)  # (quantities, B, C)
         self._sums[name] = self._sums.get(name, 0.0) + mean.sum(1)  # (quantities, C)
         self._samples[name] = self._samples.get(name, 0) + mean.shape[1]
+
+
+def _refuse_silence(heard: Mapping[str, Any]) -> None:
+    if not heard:
+        raise ValueError(
+            "no forward pass was heard before this event: run the network in training mode with "
+            "gradients, and not its compiled copy in steps where pruner.due is True"
+        )
 
 
 class _Ear:

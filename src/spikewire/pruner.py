@@ -19,6 +19,7 @@ import math
 import operator
 import warnings
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from functools import cached_property, partial
 from typing import Any, ClassVar
 
 import torch
@@ -30,9 +31,9 @@ from spikewire.channels import Channels, channels_of, survey
 from spikewire.compact import Outline
 from spikewire.hooks import Hooks
 from spikewire.masks import choose, pack, unpack
-from spikewire.measure import pairs, testing
+from spikewire.measure import Uses, pairs, testing, uses
 from spikewire.observe import Layer, Probe
-from spikewire.scores import CriticalityScore, DensityScore, Score, criticality
+from spikewire.scores import Score, criticality
 from spikewire.shares import Share, counts
 from spikewire.synapses import Synapses, synapses_of
 from spikewire.units import Unit
@@ -104,9 +105,10 @@ class Pruner:
         floor: least number of synapses in each tensor; a warning names tensors held at it.
         possible: bool masks by name, where connections may exist at all (others stay 0).
         learning_rate: for methods that need one (Grad R, Deep R) when there is no optimizer.
-        data: for methods that take out channels: batches of inputs, or of pairs of inputs and
-            labels, that can be gone through again and again, such as a DataLoader of the training
-            set without augmentation. Several processes may each give their share.
+        data: for methods that look at the network at work, to take out channels or to count
+            operations: batches of inputs, or of pairs of inputs and labels, that can be gone
+            through again and again, such as a DataLoader of the training set without augmentation.
+            Several processes may each give their share.
         state: what `state_dict` gave, to continue a run: ``method.start`` is then not called.
 
     Raises:
@@ -141,7 +143,7 @@ class Pruner:
                 f"{type(method).__name__} moves weights in units of the learning rate: give the "
                 "optimizer, or learning_rate=... if there is none"
             )
-        if method.structured:
+        if _measures(method):
             _check_data(method, data)
         self.model = unwrapped(model)
         self.method = method
@@ -151,10 +153,10 @@ class Pruner:
         self.random = torch.Generator().manual_seed(_stream(seed))
         self.learning_rate = learning_rate
         self.data = data
+        self._uses: tuple[int, dict[str, Uses]] = (-1, {})
         self._synapses = synapses_of(self.model, only, possible)
         self.channels: list[Channels] = []
         if method.structured:
-            self.example = self._first_batch()
             with testing(self.model):
                 self.channels = channels_of(self.model, self.example)
         self._criticality = self._probe()
@@ -341,8 +343,24 @@ class Pruner:
         group = self._hooks.group(synapses.name) if self._hooks is not None else {}
         return float(group["betas"][0] if "betas" in group else 0.0)
 
+    def momentum(self, synapses: Synapses) -> Tensor:
+        """The optimizer's running mean of the gradient, 0 before its first step.
+
+        Raises:
+            ValueError: if it keeps none.
+        """
+        found = None if self._hooks is None else self._hooks.momentum(synapses.name)
+        if found is None:
+            raise ValueError(
+                "the optimizer keeps no running mean of the gradient: use one that does, such as "
+                "Adam or SGD with momentum, or a score that needs none, such as gradient"
+            )
+        return found
+
     def budget(self, sparsity: float, share: Share) -> int | dict[str, int]:
         """How many synapses to keep at this sparsity, counted over all prunable weights."""
+        if share is not None and getattr(share, "measures", False):
+            share = partial(share, uses=self.uses())
         return counts({s.name: s.weight.shape for s in self}, sparsity, share)
 
     def scored(self, score: Score, among: Mapping[str, Tensor] | None = None) -> dict[str, Tensor]:
@@ -351,6 +369,15 @@ class Pruner:
         if among is None:
             return scores
         return {name: value.masked_fill(~among[name], -math.inf) for name, value in scores.items()}
+
+    def uses(self) -> dict[str, Uses]:
+        """`measure.uses` of the network as it is in this step, on the first batch of ``data``."""
+        step, found = self._uses
+        if step != self.step:
+            distributed.share_buffers(self.model)
+            found = uses(self.model, self.example)
+            self._uses = self.step, found
+        return found
 
     def choose(
         self, scores: dict[str, Tensor], keep: int | Mapping[str, int], *, exact: bool = True
@@ -465,8 +492,9 @@ class Pruner:
         for owned in (*self, *self.channels):
             owned.enforce()
 
-    def _first_batch(self) -> Tensor:
-        """A batch of inputs, on the model's device."""
+    @cached_property
+    def example(self) -> Tensor:
+        """A batch of inputs, the first of ``data``, on the model's device."""
         with torch.random.fork_rng(devices=[]):
             for inputs, _ in pairs(self.data):
                 return inputs.to(next(self.model.parameters()).device)
@@ -481,8 +509,7 @@ class Pruner:
                 f"method has scores that observe differently, {heard}: give it one of them"
             )
         # a function of the user's own sees criticality as it is by default
-        known = isinstance(heard[0], CriticalityScore | DensityScore)
-        score = heard[0] if known else criticality
+        score: Any = heard[0] if hasattr(heard[0], "quantities") else criticality
         return Probe(self.model, score.quantities(), score.over, inputs=score.inputs)
 
     def _hooks_on(self, *optimizers: Any) -> Hooks:
@@ -517,12 +544,19 @@ def _check(method: Any, steps: Any, floor: int) -> None:
         raise ValueError(f"floor={floor}: give 0 or more synapses per tensor")
 
 
+def _measures(method: Method) -> bool:
+    """Whether a method looks at the network at work, on data."""
+    parts = vars(method).values()
+    return method.structured or any(getattr(part, "measures", False) for part in parts)
+
+
 def _check_data(method: Method, data: Any) -> None:
     name = type(method).__name__
     if data is None:
+        what = "takes out channels" if method.structured else "counts operations"
         raise ValueError(
-            f"{name} takes out channels and looks at the network at work: give data=..., batches "
-            "of the training set without augmentation, such as a DataLoader"
+            f"{name} {what} and looks at the network at work: give data=..., batches of the "
+            "training set without augmentation, such as a DataLoader"
         )
     if isinstance(data, Iterator):
         raise ValueError(

@@ -108,6 +108,104 @@ def chance(synapses: Synapses, pruner: Pruner) -> Tensor:
     return torch.rand(synapses.weight.shape, generator=pruner.random).to(synapses.weight.device)
 
 
+def momentum(synapses: Synapses, pruner: Pruner) -> Tensor:
+    """The optimizer's running mean of the gradient, absolute, of pruned synapses too.
+
+    Dettmers and Zettlemoyer 2019 (sparse momentum, arXiv 1907.04840), who share growth among layers
+    by it as well. Of Adam the first moment, of SGD the momentum. `Pruner.still` hides the gradients
+    of pruned synapses from it.
+
+    Args:
+        synapses: weights of any shape, moved by an optimizer with momentum; the scores have the
+            same shape, and are 0 or more.
+        pruner: knows the optimizer.
+
+    Raises:
+        ValueError: if the optimizer keeps no such mean.
+    """
+    return pruner.momentum(synapses).abs()
+
+
+def lamp(synapses: Synapses, pruner: Pruner) -> Tensor:
+    """``w_i^2 / sum of w_j^2 over |w_j| >= |w_i|``, within its tensor: ranks a whole network.
+
+    How much of what is left of the tensor would go with this synapse, once all weaker ones are
+    gone. The strongest synapse of each tensor scores 1, so none dies out. Equal ones count as
+    stronger by position. Lee et al. 2021 (LAMP, arXiv 2010.07611), Eq. 2.
+
+    Args:
+        synapses: weights of any shape; the scores have the same, within [0, 1].
+        pruner: not used.
+
+    >>> from spikewire.synapses import Synapses
+    >>> synapses = Synapses("weight", torch.nn.Linear(3, 1).weight)
+    >>> with torch.no_grad():
+    ...     _ = synapses.weight.copy_(torch.tensor([[3.0, -1.0, 4.0]]))
+    >>> [round(score, 3) for score in lamp(synapses, None)[0].tolist()]
+    [0.36, 0.038, 1.0]
+    """
+    return _share_of_what_is_left(synapses.weight.double().square())
+
+
+@dataclass(frozen=True)
+class SpikingLampScore:
+    """`lamp` of ``w^2 E[x^2]``: the part of what a layer adds to potentials that goes with it.
+
+    ``E[x^2]`` is over samples, places and time steps; of spikes it is their rate. Layer-adaptive
+    pruning generalised to distortion over time is due to Wang et al. 2026 (SLAMP, arXiv
+    2603.14946). Only their abstract was at hand: that all time steps weigh the same is our reading,
+    and real-valued inputs count with their mean absolute value.
+
+    As a score it takes weights (C_out, C_in, ...) and gives scores of the same shape, within
+    [0, 1]; it raises ValueError if no forward pass was heard.
+    """
+
+    observes: ClassVar[bool] = True
+    inputs: ClassVar[bool] = True
+    over: ClassVar[str] = "mean"
+
+    def quantities(self) -> tuple[Callable[[Tensor], Tensor], ...]:
+        """Nothing of membrane potentials."""
+        return ()
+
+    def __call__(self, synapses: Synapses, pruner: Pruner) -> Tensor:
+        squares = synapses.weight.double().square()
+        return _share_of_what_is_left(_of_inputs(squares, pruner.criticality.inputs(synapses.name)))
+
+
+@dataclass(frozen=True)
+class SynOpsScore:
+    """``|w| / uses^power``: magnitude, the less worth the more operations a synapse takes.
+
+    Uses are the spikes that a synapse of the tensor meets per sample, over places and time steps,
+    measured at the event on the first batch of the pruner's ``data``. With ``power=0`` this is
+    `magnitude`, with 1 magnitude per operation. Ours; compare `shares.compute`.
+
+    Args:
+        power: how much operations count, 0 or more.
+
+    Raises:
+        ValueError: if the power is negative.
+    """
+
+    power: float = 0.5
+    measures: ClassVar[bool] = True
+
+    def __post_init__(self) -> None:
+        if not self.power >= 0.0:
+            raise ValueError(f"power={self.power!r}: give how much operations count, 0 or more")
+
+    def __call__(self, synapses: Synapses, pruner: Pruner) -> Tensor:
+        found = pruner.uses().get(synapses.name)
+        if found is None:
+            raise ValueError(
+                f"score=synops: {synapses.name} belongs to no linear or convolutional layer, so "
+                "that its operations are not counted: leave it out with only=..."
+            )
+        least = found.always * torch.finfo(torch.float32).eps  # a silent layer's are not free
+        return synapses.weight.abs() / max(found.met, least) ** self.power
+
+
 @dataclass(frozen=True)
 class CriticalityScore:
     """How near to threshold the post-synaptic neuron works, the same for its whole fan-in.
@@ -198,16 +296,14 @@ class DensityScore:
         mean, square = moments
         variance = (square - mean**2).clamp(min=torch.finfo(torch.float32).eps)
         density = (-(mean**2) / (2 * variance)).exp() / (2 * math.pi * variance).sqrt()
-        rates = pruner.criticality.inputs(synapses.name)
-        scores = _of_outputs(weight, density)
-        if rates is None or len(rates) != weight.shape[1]:
-            return scores
-        return scores * rates.to(weight).view(1, -1, *[1] * (weight.ndim - 2))
+        return _of_inputs(_of_outputs(weight, density), pruner.criticality.inputs(synapses.name))
 
 
 criticality = CriticalityScore()
 primitive = CriticalityScore(Tanh(), primitive=True)
 density = DensityScore()
+slamp = SpikingLampScore()
+synops = SynOpsScore()
 
 
 def _of_outputs(weight: Tensor, channels: Tensor | None) -> Tensor:
@@ -215,6 +311,21 @@ def _of_outputs(weight: Tensor, channels: Tensor | None) -> Tensor:
     if channels is None:
         return torch.full_like(weight, -torch.inf)
     return channels.to(weight).view(-1, *[1] * (weight.ndim - 1)).expand_as(weight)
+
+
+def _of_inputs(scores: Tensor, rates: Tensor | None) -> Tensor:
+    """Times the rate of the input channel, where it is known."""
+    if rates is None or len(rates) != scores.shape[1]:
+        return scores
+    return scores * rates.to(scores).view(1, -1, *[1] * (scores.ndim - 2))
+
+
+def _share_of_what_is_left(squares: Tensor) -> Tensor:
+    """Each entry over the sum of itself and all larger ones; 0 stays 0."""
+    rising, order = squares.flatten().sort(stable=True)
+    left = rising.flip(0).cumsum(0).flip(0)
+    shares = torch.where(rising == 0, 0.0, rising / left)
+    return torch.empty_like(shares).scatter_(0, order, shares).view(squares.shape)
 
 
 def _gradient(synapses: Synapses) -> Tensor:
@@ -230,7 +341,11 @@ SCORES: dict[str, Any] = {
     "magnitude": magnitude,
     "gradient": gradient,
     "saliency": saliency,
+    "momentum": momentum,
     "chance": chance,
+    "lamp": lamp,
+    "slamp": SpikingLampScore,
+    "synops": SynOpsScore,
     "primitive": primitive,
     "density": DensityScore,
     "criticality": CriticalityScore,

@@ -1,7 +1,9 @@
 """Shares: how a network's sparsity is spread over its tensors.
 
 A share maps shapes and the sparsity of the whole to a sparsity for each tensor, such that the whole
-meets its target. Without a share (None, "global" in text) one ranking runs over all tensors.
+meets its target. One that has an attribute ``measures = True`` is told besides how often synapses
+are used: ``(shapes, sparsity, uses)``. Without a share (None, "global" in text) one ranking runs
+over all tensors.
 """
 
 from __future__ import annotations
@@ -14,6 +16,7 @@ from pydantic import BeforeValidator, PlainSerializer
 from torch import Size
 
 from spikewire import spelling
+from spikewire.measure import Uses
 
 
 def uniform(shapes: Mapping[str, Size], sparsity: float) -> dict[str, float]:
@@ -64,6 +67,40 @@ def by_size(shapes: Mapping[str, Size], sparsity: float) -> dict[str, float]:
     return _proportional(
         {name: shape.numel() ** -0.5 for name, shape in shapes.items()}, shapes, sparsity
     )
+
+
+def compute(
+    shapes: Mapping[str, Size], sparsity: float, uses: Mapping[str, Uses]
+) -> dict[str, float]:
+    """Connectivity proportional to ``1 / sqrt(uses)``: pruning goes where the operations are.
+
+    A synapse is used once for every place of the output map and every time step. If the error that
+    a tensor causes falls with one over its connectivity, these connectivities have the least error
+    for their operations. Tensors whose connectivity would exceed 1 become dense and the rest is
+    solved for again. The pruner measures the uses on its ``data``.
+
+    Args:
+        shapes: of the tensors, by name.
+        sparsity: share of zeros in the whole network, [0, 1].
+        uses: of each synapse of a tensor per sample, by name.
+
+    Raises:
+        ValueError: if the uses of a tensor are not known.
+
+    >>> shapes = {"conv": Size([10, 10]), "fc": Size([10, 10])}
+    >>> uses = {"conv": Uses(16.0, 4.0), "fc": Uses(1.0, 0.5)}
+    >>> {name: round(value, 3) for name, value in compute(shapes, 0.9, uses).items()}
+    {'conv': 0.96, 'fc': 0.84}
+    """
+    if unknown := [name for name in shapes if name not in uses]:
+        raise ValueError(
+            f"share=compute: {', '.join(unknown)} belongs to no linear or convolutional layer, so "
+            "that its operations are not counted: leave it out with only=..., or use share=erk"
+        )
+    return _proportional({name: uses[name].always ** -0.5 for name in shapes}, shapes, sparsity)
+
+
+compute.measures = True  # pyright: ignore[reportFunctionMemberAccess]
 
 
 def _proportional(
@@ -120,6 +157,7 @@ SHARES: dict[str, Callable[..., dict[str, float]] | None] = {
     "uniform": uniform,
     "erk": erk,
     "by_size": by_size,
+    "compute": compute,
     "global": None,
 }
 

@@ -19,8 +19,8 @@ from torch import nn
 
 from spikewire import METHODS, Dense, GradR, Method, Pruner, split
 from spikewire.observe import _ignore
-from spikewire.scores import CriticalityScore
-from spikewire.shares import by_size, counts, uniform
+from spikewire.scores import CriticalityScore, lamp, momentum, slamp, synops
+from spikewire.shares import by_size, compute, counts, uniform
 from spikewire.units import NM, Block, FanIn, Kernel
 
 STEPS = 24
@@ -37,6 +37,8 @@ RECIPES = {
     "prune": ({"sparsity": SPARSITY, "every": EVERY, "share": by_size}, SPARSITY),
     "set": ({"sparsity": SPARSITY, "every": EVERY}, SPARSITY),
     "rigl": ({"sparsity": SPARSITY, "every": EVERY}, SPARSITY),
+    "itop": ({"sparsity": SPARSITY, "every": EVERY}, SPARSITY),
+    "esl": ({"sparsity": SPARSITY, "every": EVERY}, SPARSITY),
     "granet": ({"sparsity": SPARSITY, "every": EVERY}, SPARSITY),
     "ndsnn": ({"sparsity": SPARSITY, "every": EVERY}, SPARSITY),
     "criticality": ({"sparsity": SPARSITY, "every": EVERY}, SPARSITY),
@@ -59,6 +61,8 @@ STRUCTURED = {"slim", "slim-criticality", "apoz", "sca", "greg-1", "greg-2"}
 GROWING = {
     "set",
     "rigl",
+    "itop",
+    "esl",
     "granet",
     "ndsnn",
     "criticality",
@@ -351,6 +355,31 @@ def test_units_stay_whole(name, unit, monkeypatch):
         budget = sum(counts({s.name: s.weight.shape for s in pruner}, target, uniform).values())
         # each tensor may lack up to a unit, and keeps one whatever the budget
         assert budget - sum(largest) < sum(s.alive for s in pruner) < budget + sum(largest)
+
+
+@pytest.mark.parametrize("name", ["one-shot", "gmp", "snip", "set", "rigl"])
+def test_pruning_goes_where_the_operations_are(name, monkeypatch):
+    options, target = RECIPES[name]
+    monkeypatch.setitem(RECIPES, name, (options | {"share": compute}, target))
+    net, optimizer, pruner = set_up(name)
+    train(net, optimizer)
+    masks = pruner.finish()
+    assert sum(int(mask.sum()) for mask in masks.values()) == int((1 - target) * 907 + 1e-6)
+    # a synapse of the convolution is used at 16 places, less at the border
+    conv, fc = (float(masks[f"{layer}.weight"].float().mean()) for layer in ("conv", "fc1"))
+    assert conv == pytest.approx(fc / 3.6, rel=0.2)
+
+
+@pytest.mark.parametrize(
+    "score", [lamp, slamp, synops, momentum], ids=["lamp", "slamp", "synops", "momentum"]
+)
+def test_scores_through_a_whole_training(score, monkeypatch):
+    options, target = RECIPES["gmp"]
+    monkeypatch.setitem(RECIPES, "gmp", (options | {"score": score}, target))
+    net, optimizer, pruner = set_up("gmp")
+    train(net, optimizer)
+    assert sum(int(mask.sum()) for mask in pruner.finish().values()) == int(0.2 * 907)
+    assert_zeros(net, pruner)
 
 
 def assert_in_units(unit, mask, name):

@@ -9,6 +9,7 @@ from spikingjelly.activation_based import functional, layer, neuron
 from torch import nn
 
 from spikewire import (
+    ITOP,
     NDSNN,
     SET,
     Constant,
@@ -21,6 +22,7 @@ from spikewire import (
     Rewire,
     RigL,
 )
+from spikewire.methods.rewire import explored
 from spikewire.shares import counts, erk
 
 
@@ -95,6 +97,17 @@ def test_set_keeps_the_strong_and_grows_anywhere():
         assert sum(mask) == 4
         grown |= {place for place, there in enumerate(mask) if there}
     assert grown == set(range(8))
+
+
+def test_itop_counts_what_has_ever_existed():
+    method = ITOP(0.5, churn=Constant(0.5), every=1)
+    scene = Scene(method, a=W)
+    scene.pruner._synapses[0].state["explored"] = torch.tensor([[True] * 4 + [False] * 4])
+    assert explored(scene.pruner) == 0.5
+    scene.event(a=G)  # .2 goes, place 5 comes
+    assert explored(scene.pruner) == 5 / 8
+    scene.step(a=[0, 0, 0, 0, 0, 0, 0, 1.0])
+    assert explored(scene.pruner) == 6 / 8
 
 
 @pytest.mark.parametrize(("churn", "stay"), [(0.3, 4), (0.9, 1), (0.1, 5), (0.7, 2), (0.0, 5)])

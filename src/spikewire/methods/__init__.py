@@ -12,6 +12,8 @@ from spikewire.methods.hidden import STDS, GradR
 from spikewire.methods.penalty import GReg1, GReg2
 from spikewire.methods.prune import GMP, SNIP, OneShot, Prune
 from spikewire.methods.rewire import (
+    ESL,
+    ITOP,
     NDSNN,
     SET,
     Criticality,
@@ -31,6 +33,8 @@ METHODS: dict[str, type[Method]] = {
     "prune": Prune,
     "set": SET,
     "rigl": RigL,
+    "itop": ITOP,
+    "esl": ESL,
     "granet": GraNet,
     "ndsnn": NDSNN,
     "criticality": Criticality,
@@ -51,7 +55,9 @@ METHODS: dict[str, type[Method]] = {
 """Every method under its command-line name."""
 
 __all__ = [
+    "ESL",
     "GMP",
+    "ITOP",
     "METHODS",
     "NDSNN",
     "SCA",

@@ -23,7 +23,14 @@ from spikewire.methods.prune import (
 )
 from spikewire.pruner import Method, Pruner
 from spikewire.schedules import Constant, Cosine, Cubic, Schedule, at
-from spikewire.scores import Score, chance, criticality, gradient, magnitude, primitive
+from spikewire.scores import (
+    Score,
+    chance,
+    criticality,
+    gradient,
+    magnitude,
+    primitive,
+)
 from spikewire.shares import Share, erk
 from spikewire.units import Unit
 
@@ -182,6 +189,70 @@ class RigL(Rewire):
 
     def exchange(self) -> Callable[[float], float]:
         return self.churn if callable(self.churn) else Cosine(self.churn, finish=self.until)
+
+
+@dataclass(frozen=True)
+class ITOP(RigL):
+    """In-time over-parameterisation: rewire seldom and much, so that each choice is well informed.
+
+    RigL or SET with many steps between events, and half the budget exchanged at first: over the
+    training as many different synapses as possible are each given time to grow. Liu et al. 2021
+    (arXiv 2102.02887), who take 1500 steps with random growth (``grow=chance``) and 4000 by
+    gradient, in trainings of 100 000; `explored` says how many synapses have ever existed, their
+    rate R_s. Its fields are those of `Rewire`.
+
+    >>> ITOP(0.9).exchange()(0.0)
+    0.5
+    """
+
+    source: ClassVar[str] = "Liu et al. 2021, arXiv 2102.02887"
+
+    churn: Schedule | float = 0.5
+    every: int = 400
+    until: float = 1.0
+    restart: bool = True
+
+    def start(self, pruner: Pruner) -> None:
+        super().start(pruner)
+        for s in pruner:
+            s.state["explored"] = s.mask.clone()
+
+    def before_step(self, pruner: Pruner) -> None:
+        super().before_step(pruner)
+        if self.event(pruner):
+            for s in pruner:
+                s.state["explored"] |= s.mask
+
+
+def explored(pruner: Pruner) -> float:
+    """The share of all synapses that have ever existed in a training by `ITOP`.
+
+    >>> import spikewire
+    >>> explored(spikewire.Pruner(torch.nn.Linear(10, 10), ITOP(0.9, every=1), steps=9))
+    0.1
+    """
+    seen = [s.state["explored"] for s in pruner]
+    return sum(int(mask.count_nonzero()) for mask in seen) / sum(mask.numel() for mask in seen)
+
+
+@dataclass(frozen=True)
+class ESL(Rewire):
+    """Evolutionary structure learning: sparse from the start, rewired less and less.
+
+    Shen et al. 2023 (ESL-SNNs, AAAI, arXiv 2306.03693): an Erdos-Renyi network, of which the
+    smallest weights are dropped again and again, and as many synapses grown: at random, by gradient
+    (``grow=gradient``) or by the optimizer's momentum (``grow=momentum``; leave `Pruner.still`
+    alone then, it hides the gradients of pruned synapses). No code was released; that half is
+    exchanged at first, and how that falls, is our reading. Its fields are those of `Rewire`.
+
+    >>> ESL(0.5).grow.__name__
+    'chance'
+    """
+
+    source: ClassVar[str] = "Shen et al. 2023, arXiv 2306.03693"
+
+    churn: Schedule | float = Cosine(0.5)
+    grow: Score = chance
 
 
 @dataclass(frozen=True)
