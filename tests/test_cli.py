@@ -47,7 +47,16 @@ def test_methods_and_recipes(command):
     rows = json.loads(printed)
     assert [row["name"] for row in rows] == list(METHODS)
     assert {row["name"] for row in rows if not row["source"]} == {"dense", "prune", "rewire"}
+    assert {row["sparsity"] for row in rows} == {
+        "emerges",
+        "exact, of synapses",
+        "exact, of channels",
+    }
     assert "arXiv 1911.11134" in command("methods")[1]
+    status, printed, _ = command("methods", "rigl")
+    assert status == 0 and "Rigged lottery" in printed and '"until": 0.75' in printed
+    assert [row["name"] for row in json.loads(command("methods", "rigl", "--json")[1])] == ["rigl"]
+    assert "did you mean 'rigl'" in command("methods", "rigle")[2]
     status, printed, _ = command("recipes", "--json")
     assert status == 0 and "digits" in json.loads(printed)
     assert json.loads(command("recipes", "digits", "--json")[1])["data"]["name"] == "digits"

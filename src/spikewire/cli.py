@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import inspect
 import json
 import sys
 from collections.abc import Iterable
@@ -208,25 +209,38 @@ def reproduce(
 
 
 @app.command()
-def methods(as_json: Json = False) -> None:
-    """List the methods, their papers and their fields with defaults."""
-    rows = [
-        {
-            "name": name,
-            "what": (kind.__doc__ or "").strip().splitlines()[0].replace("``", ""),
-            "source": kind.source,
-            "fields": config.defaults(kind),
-        }
-        for name, kind in METHODS.items()
-    ]
+def methods(
+    name: Annotated[str | None, typer.Argument(help="Describe this method.")] = None,
+    as_json: Json = False,
+) -> None:
+    """List the methods, or describe one: its formula, its source, its fields with defaults."""
+    if name is not None:
+        check("method", name, METHODS)
+    rows = {key: _about(key) for key in ([name] if name else METHODS)}
     if as_json:
-        typer.echo(json.dumps(rows))
+        typer.echo(json.dumps(list(rows.values())))
         return
-    table = Table("method", "what it does", "source", "fields", show_lines=True)
-    for row in rows:
-        values = ", ".join(f"{key}={value}" for key, value in row["fields"].items())
-        table.add_row(row["name"], row["what"], row["source"], values)
+    if name is not None:
+        typer.echo(inspect.getdoc(METHODS[name]))
+        console.print_json(data=rows[name]["fields"])
+        return
+    table = Table("method", "family", "sparsity", "what it does", "source")
+    for row in rows.values():
+        table.add_row(*(row[key] for key in ("name", "family", "sparsity", "what", "source")))
     console.print(table)
+
+
+def _about(method: str) -> dict[str, Any]:
+    """A method, as `spikewire methods` shows it."""
+    kind = METHODS[method]
+    return {
+        "name": method,
+        "family": kind.__module__.rpartition(".")[2],
+        "sparsity": f"exact, of {kind.exact_in}" if kind.exact_in else "emerges",
+        "what": (kind.__doc__ or "").strip().splitlines()[0].replace("``", ""),
+        "source": kind.source,
+        "fields": config.defaults(kind),
+    }
 
 
 @app.command()

@@ -65,6 +65,9 @@ class Method:
     structured: ClassVar[bool] = False
     """Whether the method takes out channels; it then looks at the network at work, on data."""
 
+    exact_in: ClassVar[str] = "synapses"
+    """What the sparsity asked for is a share of: "synapses", "channels", or "" where it emerges."""
+
     unit: Unit = None
     """What is chosen together; None for synapse by synapse."""
 

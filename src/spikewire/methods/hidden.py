@@ -28,6 +28,8 @@ class Hidden(Method):
     for any optimizer, and each keeps its own state of theta.
     """
 
+    exact_in: ClassVar[str] = ""
+
     def project(self, synapses: Synapses, theta: Tensor, weight: Tensor, pruner: Pruner) -> None:
         """Write the weights that belong to theta into ``weight``."""
         raise TypeError(f"{type(self).__name__} has no projection of its own: define project()")
