@@ -33,6 +33,23 @@ def test_train_report_measure_plot(command, tmp_path):
     assert picture.with_suffix(".csv").is_file()
 
 
+def test_lottery(command, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    words = ["lottery", "digits", *SMALL, "batch=200", "--rounds", 1, "--fraction", 0.5]
+    status, printed, complaint = command(*words)
+    assert status == 0, complaint
+    assert "50.00 %" in printed and "accuracy-against-sparsity.svg" in printed
+    status, printed, _ = command(*words, "--json")
+    assert status == 0
+    assert [row["total_epochs"] for row in json.loads(printed)["rounds"]] == [2, 3]
+    (folder,) = (tmp_path / "runs").iterdir()
+    assert folder.name.startswith("lottery-digits-") and folder.name.endswith("fraction=0.5")
+    status, printed, _ = command("report", folder / "round-00", folder / "round-01")
+    assert status == 0 and "against dense" in printed
+    net = tmp_path / "ticket.spikewire"
+    assert command("export", folder / "round-01", "--to", net)[0] == 0 and net.is_file()
+
+
 def test_a_command_flushes_denormal_numbers(command):
     """Moments that decay into them make a step of Adam several times as long."""
     tiny = torch.tensor(1e-40)
@@ -74,6 +91,11 @@ def test_methods_and_recipes(command):
         (["train", "digits", "method.sparsity=1.5"], "from 0 up to but not including 1"),
         (["train", "digits", "loss=mze"], "did you mean 'mse'"),
         (["train", "digits", "precision=bfloat"], "did you mean 'bfloat16'"),
+        (["lottery", "digits", "method=gmp"], "leave it out, and say how to prune by --rounds"),
+        (["lottery", "digits", "--fraction", "1.5"], "above 0 and below 1"),
+        (["lottery", "digits", "--share", "erx"], "did you mean 'erk'"),
+        (["lottery", "digits", "--score", "gradient"], "has no gradient"),
+        (["train", "digits", "weights=nowhere.pth"], "there is no file nowhere.pth"),
         (["measure", "nowhere"], "no finished run"),
         (["report", "nowhere"], "no run folder"),
         (["train", "nowhere.py:net"], "there is no file"),

@@ -6,6 +6,7 @@ import pytest
 
 from spikewire import METHODS, Cosine, Method, RigL
 from spikewire.config import build, defaults, method, override, read, recipe, recipes
+from spikewire.lottery import Settled
 from spikewire.shares import erk
 
 
@@ -64,11 +65,33 @@ def test_words_are_laid_over_a_recipe():
         (["data.augment=mnit"], "did you mean 'mnist'"),
         (["data.validation=1.0"], "less than 1"),
         (["epochs"], "write key=value"),
+        (["keep=[1, 40]"], "there are 30 epochs"),
+        (["keep=-1"], "keep: Input should be greater than or equal to 0"),
+        (["stop=settled(0.9)"], "give method=dense"),
+        (["method=dense", "stop=setled(0.9)"], "did you mean 'settled'"),
+        (["method=dense", "stop=settled(1.5)"], "not including 1"),
     ],
 )
 def test_wrong_words_are_answered_with_the_mend(words, message):
     with pytest.raises(ValueError, match=message):
         recipe(override(read("digits"), words))
+
+
+def test_a_rule_for_stopping_and_epochs_to_keep_survive_toml():
+    words = ["method=dense", "stop=settled(0.9, window=3)", "keep=[0, 20]"]
+    built = recipe(override(read("digits"), words))
+    assert built.stop == Settled(0.9, window=3) and built.keep == [0, 20]
+    assert recipe(tomllib.loads(built.toml())) == built
+    assert recipe(override(read("digits"), ["stop=never", "keep=2"])).keep == [2]
+
+
+def test_files_beside_a_recipe_need_no_path(tmp_path):
+    (tmp_path / "recipe.toml").write_text('weights = "net.pth"\npossible = "elsewhere.pth"\n')
+    (tmp_path / "net.pth").touch()
+    assert read(str(tmp_path / "recipe.toml")) == {
+        "weights": str(tmp_path / "net.pth"),
+        "possible": "elsewhere.pth",
+    }
 
 
 def test_unknown_recipes_and_files():

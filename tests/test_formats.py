@@ -1,6 +1,7 @@
 """Files: whole or absent, and read back to the bit."""
 
 import json
+import os
 
 import pytest
 import torch
@@ -114,3 +115,45 @@ def test_sparse_files_that_do_not_fit_together_are_refused(tmp_path):
     save_file({"w.values": torch.ones(2)}, tmp_path / "none", metadata=shapes)
     with pytest.raises(ValueError, match="no sparse network|do not fit"):
         formats.load_sparse(tmp_path / "none")
+
+
+def test_weights_are_read_from_every_kind_of_file(tmp_path):
+    net = nn.Linear(40, 3)
+    masks = {"weight": torch.rand(3, 40) < 0.3}
+    with torch.no_grad():
+        net.weight.mul_(masks["weight"])
+    formats.save_dense(tmp_path / "dense.safetensors", net)
+    formats.save_sparse(tmp_path / "sparse.safetensors", net, masks)
+    torch.save(net.state_dict(), tmp_path / "net.pth")
+    for name in ("dense.safetensors", "sparse.safetensors", "net.pth"):
+        assert same(formats.load_weights(tmp_path / name), dict(net.state_dict())), name
+    formats.save_masks(tmp_path / "masks.safetensors", masks)
+    assert same(formats.load_weights(tmp_path / "masks.safetensors"), masks)
+
+
+class Harm:
+    """Would make a folder when a pickle of it is read."""
+
+    def __init__(self, folder):
+        self.folder = str(folder)
+
+    def __reduce__(self):
+        return os.mkdir, (self.folder,)
+
+
+def test_files_without_weights_are_refused_and_nothing_in_them_is_run(tmp_path):
+    torch.save({"weight": Harm(tmp_path / "harmed")}, tmp_path / "harm.pth")
+    torch.save([torch.zeros(1)], tmp_path / "list.pth")
+    (tmp_path / "text.pth").write_text("not a network")
+    (tmp_path / "cut.safetensors").write_bytes(b"123")
+    for name, message in (
+        ("harm.pth", "holds no weights that can be read"),
+        ("list.pth", "no state_dict, it holds list"),
+        ("text.pth", "holds no weights that can be read"),
+        ("cut.safetensors", "holds no weights that can be read"),
+    ):
+        with pytest.raises(ValueError, match=message):
+            formats.load_weights(tmp_path / name)
+    assert not (tmp_path / "harmed").exists()
+    with pytest.raises(FileNotFoundError, match="there is no file"):
+        formats.load_weights(tmp_path / "nowhere.pth")

@@ -277,6 +277,60 @@ def test_a_network_without_tensors_is_refused(tmp_path, monkeypatch):
         run(recipe({"network": "pair"}), tmp_path / "run")
 
 
+def weights_of(out):
+    return load_file(out / "model.safetensors")
+
+
+def test_a_pruned_network_is_trained_on_with_its_zeros(tmp_path):
+    """From each kind of file; it begins with those weights, and what is 0 stays so."""
+    pruned = run(small("epochs=1", "method.until=0.5"), tmp_path / "pruned")
+    torch.save(weights_of(pruned), tmp_path / "net.pth")
+    for number, file in enumerate(
+        (pruned / "model.safetensors", pruned / "model.sparse.safetensors", tmp_path / "net.pth")
+    ):
+        words = [f"weights={file}", "method=ticket", "epochs=1", "keep=0"]
+        out = run(small(*words), tmp_path / f"fine-{number}")
+        begun, before = load_file(out / "epoch-000.safetensors"), weights_of(pruned)
+        assert all(value.equal(before[name]) for name, value in begun.items())
+        for name in ("conv1.weight", "conv2.weight", "fc.weight"):
+            assert (weights_of(out)[name] != 0).equal(before[name] != 0), name
+        assert json.loads((out / "report.json").read_text())["method"] == "ticket"
+
+
+def test_synapses_come_back_only_where_they_are_possible(tmp_path):
+    """With RigL, after a crash too; the dense twin is free, and starts from the same weights."""
+    pruned = run(small("epochs=1", "method.sparsity=0.6", "method.until=0.5"), tmp_path / "pruned")
+    file = pruned / "model.sparse.safetensors"
+    words = ["method=rigl", "method.sparsity=0.8", "method.every=3", "epochs=2", "twin=true"]
+    words += [f"possible={file}", f"weights={file}"]
+    with pytest.raises(Crash):
+        run(small(*words), tmp_path / "run", show=crash_after(2 * 21 + 25))
+    out = run(small(*words), tmp_path / "run")
+    for name in ("conv1.weight", "conv2.weight", "fc.weight"):
+        assert not ((weights_of(out)[name] != 0) & (weights_of(pruned)[name] == 0)).any(), name
+    records = [json.loads(line) for line in (out / "metrics.jsonl").read_text().splitlines()]
+    assert sum(layer["regrown"] for layer in records[-1]["layers"]) > 0
+    assert json.loads((out / "dense" / "report.json").read_text())["sparsity"] < 0.1
+
+
+def test_files_of_other_networks_are_refused_before_any_work(tmp_path):
+    wide = build(small("network.width=4").network)
+    torch.save(wide.state_dict() | {"head.weight": torch.zeros(1)}, tmp_path / "wide.pth")
+    torch.save({"model": wide.state_dict(), "epoch": 3}, tmp_path / "whole.pth")
+    torch.save({"head.weight": torch.zeros(1)}, tmp_path / "head.pth")
+    for word, message in (
+        ("weights=wide.pth", r"conv1.weight is of shape \(4, 1, 3, 3\), not \(8, .*and \d+ more"),
+        ("weights=head.pth", "conv1.weight is missing"),
+        ("weights=whole.pth", r"holds model, epoch: save model.state_dict\(\) alone"),
+        ("possible=head.pth", "names no synapses of the network, which are conv1.weight"),
+        ("possible=wide.pth", r"possible\['conv1.weight'\] is torch.bool of shape"),
+    ):
+        key, _, name = word.partition("=")
+        with pytest.raises(ValueError, match=message):
+            run(small(f"{key}={tmp_path / name}"), tmp_path / "run")
+    assert not (tmp_path / "run").exists()
+
+
 class Pair(torch.nn.Module):
     """Gives its output and something else."""
 

@@ -1,6 +1,7 @@
 """spikewire: prune deep spiking neural networks, in place, in your own training loop."""
 
 from spikewire.compact import compact
+from spikewire.lottery import lottery
 from spikewire.masks import apply_masks, choose
 from spikewire.measure import measure
 from spikewire.methods import (
@@ -30,6 +31,7 @@ from spikewire.methods import (
     Slim,
     SlimCriticality,
     SoftDeepR,
+    Ticket,
 )
 from spikewire.observe import watch
 from spikewire.pruner import Method, Pruner
@@ -73,10 +75,12 @@ __all__ = [
     "SoftDeepR",
     "Steps",
     "Synapses",
+    "Ticket",
     "apply_masks",
     "choose",
     "compact",
     "fit",
+    "lottery",
     "measure",
     "split",
     "synaptic_weights",

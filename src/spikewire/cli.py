@@ -1,4 +1,4 @@
-"""The command line: train, measure, plot, report, export, run, reproduce, methods, recipes."""
+"""The command line: train, lottery, report, measure, plot, export, run, reproduce, ..."""
 
 from __future__ import annotations
 
@@ -20,14 +20,18 @@ from rich.progress import (
     TextColumn,
     TimeRemainingColumn,
 )
-from rich.table import Table
+from rich.table import Column, Table
 
 from spikewire import config, distributed, formats, plots, report, study
 from spikewire import run as runs
 from spikewire import tensorboard as board
 from spikewire.methods import METHODS
+from spikewire.rounds import Lottery, play
 from spikewire.runtime import file
-from spikewire.spelling import check
+from spikewire.scores import SCORES
+from spikewire.shares import SHARES
+from spikewire.spelling import check, parse
+from spikewire.surrogates import SURROGATES
 from spikewire.train import Epoch
 
 app = typer.Typer(
@@ -41,7 +45,7 @@ console = Console()
 Json = Annotated[bool, typer.Option("--json", help="Print JSON for a program to read.")]
 Root = Annotated[
     Path | None,
-    typer.Option("--data", help="Folder with the data sets [default: $SPIKEWIRE_DATA]."),
+    typer.Option("--data", help="Folder with the data sets.", show_default="$SPIKEWIRE_DATA"),
 ]
 
 
@@ -54,7 +58,7 @@ def train(
         list[str] | None, typer.Argument(help="key=value, such as method.sparsity=0.95 epochs=5.")
     ] = None,
     out: Annotated[
-        Path | None, typer.Option(help="Run folder [default: runs/RECIPE-SETTINGS].")
+        Path | None, typer.Option(help="Run folder.", show_default="runs/RECIPE-SETTINGS")
     ] = None,
     data: Root = None,
     tensorboard: Annotated[
@@ -71,6 +75,72 @@ def train(
         log = board.log if tensorboard else lambda *_: None
         runs.run(chosen, folder, root=data, show=display, log=log)
     _show([folder], as_json)
+
+
+@app.command()
+def lottery(
+    recipe: Annotated[
+        str, typer.Argument(help="A recipe by name, a .toml file, or file.py:function (a network).")
+    ],
+    settings: Annotated[
+        list[str] | None, typer.Argument(help="key=value, such as optimizer.lr=0.3 epochs=300.")
+    ] = None,
+    rounds: Annotated[
+        int, typer.Option(min=1, help="Rounds after the dense one; more can be added later.")
+    ] = 14,
+    fraction: Annotated[
+        float, typer.Option(help="Share of the survivors that each round removes.")
+    ] = 0.25,
+    rewind: Annotated[
+        int | None,
+        typer.Option(min=0, help="Epoch to go back to.", show_default="one in 15, as 20 of 300"),
+    ] = None,
+    score: Annotated[str, typer.Option(help="What a synapse is worth.")] = "magnitude",
+    share: Annotated[str, typer.Option(help="How sparsity is spread over tensors.")] = "global",
+    early_bird: Annotated[
+        float | None,
+        typer.Option(
+            help="Instead of rounds: one ticket of this sparsity, drawn once its mask has settled."
+        ),
+    ] = None,
+    early_time: Annotated[
+        bool, typer.Option("--early-time", help="Fewer time steps in all rounds but the last.")
+    ] = False,
+    out: Annotated[
+        Path | None,
+        typer.Option(help="Folder of the rounds.", show_default="runs/lottery-RECIPE-..."),
+    ] = None,
+    data: Root = None,
+    as_json: Json = False,
+) -> None:
+    """Find lottery tickets: train, remove the weakest, go back, again; each round is a run."""
+    words = settings or []
+    if any(word.partition("=")[0].partition(".")[0] == "method" for word in words):
+        raise ValueError(
+            "method: a lottery trains densely, then holds masks: leave it out, and say how to "
+            "prune by --rounds and --fraction, or --early-bird"
+        )
+    chosen = config.recipe(config.override(config.read(recipe), words))
+    plan = Lottery(
+        rounds,
+        fraction,
+        rewind,
+        parse("score", score, SCORES, SURROGATES),
+        parse("share", share, SHARES),
+        early_bird,
+        early_time,
+    )
+    usual = Lottery().settings()
+    told = [f"{key}={value}" for key, value in plan.settings().items() if value != usual[key]]
+    folder = out or _folder("lottery", [Path(recipe.partition(":")[0]).stem, *words, *told])
+    with _Display(quiet=as_json or distributed.rank() > 0) as display:
+        found = play(chosen, plan, folder, root=data, show=display)
+    if distributed.rank() > 0:
+        return
+    if as_json:
+        typer.echo(json.dumps(found))
+        return
+    _rounds(folder, found["rounds"])
 
 
 @app.command("report")
@@ -132,7 +202,9 @@ def run_network(
     network: Annotated[Path, typer.Argument(help="A file that export wrote.")],
     data: Root = None,
     batch: Annotated[int, typer.Option(min=1, help="Samples per batch.")] = 500,
-    threads: Annotated[int | None, typer.Option(min=1, help="[default: torch's]")] = None,
+    threads: Annotated[
+        int | None, typer.Option(min=1, help="Of both.", show_default="as torch has")
+    ] = None,
     as_json: Json = False,
 ) -> None:
     """Run an exported network on its test data, sparse and dense: accuracy and milliseconds."""
@@ -164,7 +236,7 @@ def reproduce(
         list[str] | None, typer.Argument(help="key=value, laid over every run, such as epochs=16.")
     ] = None,
     records: Annotated[
-        Path | None, typer.Option(help="Folder of the runs [default: reproduce/STUDY].")
+        Path | None, typer.Option(help="Folder of the runs.", show_default="reproduce/STUDY")
     ] = None,
     train: Annotated[
         bool, typer.Option("--train", help="Train the runs that are missing.")
@@ -315,6 +387,26 @@ def _bought(folder: Path) -> None:
     console.print(
         f"report: {folder / 'report.html'}", highlight=False, markup=False, soft_wrap=True
     )
+
+
+def _rounds(folder: Path, rows: list[dict[str, Any]]) -> None:
+    names = ("round", "T", "sparsity", "accuracy", "against dense", "epochs", "epochs in all")
+    table = Table(*(Column(name, justify="right") for name in names))
+    for row in rows:
+        gain = row["accuracy"] - rows[0]["accuracy"]
+        table.add_row(
+            str(row["round"]),
+            str(row["T"] or report.NONE),
+            f"{100 * row['sparsity']:.2f} %",
+            f"{row['accuracy']:.2f} %",
+            f"{gain:+.2f}".replace("-", report.MINUS),
+            str(row["epochs"]),
+            str(row["total_epochs"]),
+        )
+    console.print(f"{folder}", highlight=False, markup=False, soft_wrap=True)
+    console.print(table)
+    figure = folder / "accuracy-against-sparsity.svg"
+    console.print(f"figure: {figure}", highlight=False, markup=False, soft_wrap=True)
 
 
 def _over_runs(folders: list[Path]) -> None:

@@ -22,20 +22,24 @@ from pydantic import BeforeValidator, Field, InstanceOf, TypeAdapter, Validation
 from torch import nn
 
 from spikewire.augment import AUGMENTS
-from spikewire.methods import METHODS
+from spikewire.lottery import STOPS, Stop
+from spikewire.methods import METHODS, Dense
 from spikewire.nets import NETS, net
 from spikewire.pruner import Method
 from spikewire.schedules import Constant, Schedule
-from spikewire.spelling import check, nearest
+from spikewire.spelling import check, nearest, spell
 from spikewire.train import LOSSES, PRECISIONS
+
+FILES = ("weights", "possible")
+"""The settings of a recipe that name files."""
 
 Positive = Annotated[int, Field(ge=1)]
 Fraction = Annotated[float, Field(ge=0.0, lt=1.0)]
 
 
 def _listed(value: Any) -> Any:
-    """One pattern may be given without brackets."""
-    return [value] if isinstance(value, str) else value
+    """One pattern, or number, may be given without brackets."""
+    return [value] if isinstance(value, str | int) else value
 
 
 @dataclass(frozen=True)
@@ -78,6 +82,10 @@ class Recipe:
         loss: of `train.LOSSES`, such as "mse" on rates or "cross-entropy".
         precision: "float32" or "bfloat16".
         compile: true, false, or "auto".
+        weights: file of the network to start from, such as that of another run.
+        possible: file of masks or of a network; synapses exist only where it is not 0.
+        stop: "never", or "settled(sparsity)" to end early, see `lottery.Settled`.
+        keep: epochs after which the network is kept as a file; 0 for before training.
         only: name patterns of the tensors to prune; all if empty.
         floor: least number of synapses in each tensor.
         seed: of everything random.
@@ -95,6 +103,12 @@ class Recipe:
     loss: str = "mse"
     precision: str = "float32"
     compile: bool | Literal["auto"] = "auto"
+    weights: str = ""
+    possible: str = ""
+    stop: Stop = None
+    keep: Annotated[list[Annotated[int, Field(ge=0)]], BeforeValidator(_listed)] = field(
+        default_factory=list
+    )
     only: Annotated[list[str], BeforeValidator(_listed)] = field(default_factory=list)
     floor: Annotated[int, Field(ge=0)] = 1
     seed: Annotated[int, Field(ge=0)] = 0
@@ -109,7 +123,11 @@ class Recipe:
             for key, value in plain.items()
         }
         network = {"name": self.network.name, **self.network.arguments}
-        return tables | {"network": network, "method": _dump_method(self.method)}
+        return tables | {
+            "network": network,
+            "method": _dump_method(self.method),
+            "stop": spell(self.stop, STOPS),
+        }
 
     def toml(self) -> str:
         """The text of ``run.toml``."""
@@ -141,11 +159,19 @@ def recipe(table: Mapping[str, Any]) -> Recipe:
     check("optimizer", built.optimizer.name, ("adam", "adamw", "sgd"))
     check("loss", built.loss, LOSSES)
     check("precision", built.precision, PRECISIONS)
+    if max(built.keep, default=0) > built.epochs:
+        raise ValueError(f"keep={built.keep}: there are {built.epochs} epochs, give some of those")
+    if built.stop is not None and type(built.method) is not Dense:
+        raise ValueError(
+            "stop=settled(...) asks which mask would be cut from a dense network: give method=dense"
+        )
     return built
 
 
 def read(name: str) -> dict[str, Any]:
     """The table of a recipe: a name of `recipes`, a TOML file, or ``file.py:net`` on defaults.
+
+    Files that lie beside a TOML file need no path in it.
 
     Raises:
         ValueError: if there is no such recipe.
@@ -155,7 +181,19 @@ def read(name: str) -> dict[str, Any]:
     """
     if ".py:" in name:
         return {"network": {"name": name}}
-    return table("recipe", name, shipped("recipes"), ", or file.py:function for your own network")
+    found = table("recipe", name, shipped("recipes"), ", or file.py:function for your own network")
+    files = {key: found[key] for key in FILES if isinstance(found.get(key), str) and found[key]}
+    return found | {key: str(beside(Path(name).parent, file)) for key, file in files.items()}
+
+
+def beside(folder: Path, name: str) -> Path:
+    """The file of this name in a folder, that of a recipe; else what the name says by itself.
+
+    >>> beside(Path("no-such-folder"), "net.pth").name
+    'net.pth'
+    """
+    inside = folder / name
+    return inside if inside.is_file() else Path(name)
 
 
 def recipes() -> list[str]:

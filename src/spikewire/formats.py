@@ -11,11 +11,13 @@ import os
 import shutil
 from collections.abc import Mapping
 from pathlib import Path
+from pickle import UnpicklingError
 from typing import Any
 
 import torch
 from safetensors import SafetensorError, safe_open
 from safetensors.torch import load as decode
+from safetensors.torch import load_file
 from safetensors.torch import save as encode
 from torch import Tensor, nn
 
@@ -284,6 +286,58 @@ def load_sparse(path: Path) -> dict[str, Tensor]:
             "wrote, such as model.sparse.safetensors of a run"
         ) from error
     return tensors
+
+
+def save_masks(path: Path, masks: Mapping[str, Tensor]) -> None:
+    """Write masks as they are, a byte for each synapse; `load_weights` reads them back.
+
+    Args:
+        path: of the safetensors file; what was there is replaced, in one step.
+        masks: bool by name, of any shape and on any device.
+
+    Raises:
+        OSError: if the place cannot be written to.
+
+    >>> import tempfile
+    >>> with tempfile.TemporaryDirectory() as folder:
+    ...     save_masks(Path(folder) / "masks.safetensors", {"weight": torch.tensor([True, False])})
+    ...     load_weights(Path(folder) / "masks.safetensors")
+    {'weight': tensor([ True, False])}
+    """
+    write(path, encode({name: _stored(mask) for name, mask in masks.items()}))
+
+
+def load_weights(path: Path) -> dict[str, Tensor]:
+    """The state_dict in a file: of a run, dense or sparse, or what ``torch.save`` wrote.
+
+    Args:
+        path: ``*.safetensors``, or else a file that holds a state_dict alone; nothing in it is run.
+
+    Raises:
+        ValueError: if the file is damaged, or holds something else.
+        FileNotFoundError: if there is no such file.
+
+    >>> import tempfile
+    >>> with tempfile.TemporaryDirectory() as folder:
+    ...     _ = torch.save({"bias": torch.zeros(1)}, Path(folder) / "net.pth")
+    ...     load_weights(Path(folder) / "net.pth")
+    {'bias': tensor([0.])}
+    """
+    if not path.is_file():
+        raise FileNotFoundError(f"there is no file {path}")
+    try:
+        if path.suffix == ".safetensors":
+            with safe_open(path, framework="pt") as file:
+                sparse = _SPARSE in (file.metadata() or {})
+            return load_sparse(path) if sparse else load_file(path)
+        found = torch.load(path, map_location="cpu", weights_only=True)
+    except (SafetensorError, UnpicklingError, RuntimeError) as error:
+        reason = str(error).partition("\n")[0]
+        raise ValueError(f"{path} holds no weights that can be read: {reason}") from error
+    if not isinstance(found, Mapping) or not all(isinstance(v, Tensor) for v in found.values()):
+        held = ", ".join(map(str, found)) if isinstance(found, Mapping) else type(found).__name__
+        raise ValueError(f"{path} is no state_dict, it holds {held}: save model.state_dict() alone")
+    return dict(found)
 
 
 def _dense(name: str, shape: tuple[int, ...], tensors: dict[str, Tensor]) -> Tensor:

@@ -149,6 +149,20 @@ def apply_masks(model: nn.Module, masks: Mapping[str, Tensor]) -> None:
             weights[name].masked_fill_(~mask.to(weights[name].device), 0.0)
 
 
+def distance(one: Mapping[str, Tensor], other: Mapping[str, Tensor]) -> float:
+    """Share of the places, [0, 1], at which two sets of masks differ (normalised Hamming distance).
+
+    Args:
+        one, other: bool by name, for the same names and shapes.
+
+    >>> one = {"a": torch.tensor([True, False]), "b": torch.tensor([True, True])}
+    >>> distance(one, one | {"a": torch.tensor([False, True])})
+    0.5
+    """
+    differing = sum(_count(mask ^ other[name]) for name, mask in one.items())
+    return differing / sum(mask.numel() for mask in one.values())
+
+
 def pack(mask: Tensor) -> Tensor:
     """Eight entries to a byte, the first in the highest bit; the last byte is filled with zeros.
 

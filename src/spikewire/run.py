@@ -7,6 +7,7 @@
     RUN/model.safetensors          the pruned network, zeros included
     RUN/model.sparse.safetensors   only its surviving weights
     RUN/model.compact.safetensors  the smaller network, if channels were taken out
+    RUN/epoch-020.safetensors      the network after that epoch, if the recipe keeps it
     RUN/report.json, report.html   what it bought
     RUN/checkpoint/                while it is not finished
     RUN/dense/                     the dense twin, if the recipe asks for one
@@ -26,7 +27,7 @@ import statistics
 import subprocess
 import tomllib
 import warnings
-from collections.abc import Callable, Generator, Iterator
+from collections.abc import Callable, Generator, Iterator, Mapping
 from contextlib import closing, contextmanager
 from dataclasses import asdict, dataclass, replace
 from importlib import metadata
@@ -45,6 +46,7 @@ from spikewire.compact import compact
 from spikewire.config import Recipe
 from spikewire.data import Batches, Data, load
 from spikewire.features import entropies, features
+from spikewire.lottery import Masks, draw
 from spikewire.masks import pack, unpack
 from spikewire.measure import Report, measure, readout, testing
 from spikewire.methods import Dense
@@ -52,6 +54,7 @@ from spikewire.pruner import Pruner
 from spikewire.runtime import SparseNetwork, c99, compare, file, program_of, sparse
 from spikewire.synapses import Synapses
 from spikewire.train import Epoch, fit
+from spikewire.weights import synaptic_weights
 
 DENSE, SPARSE = "model.safetensors", "model.sparse.safetensors"
 COMPACT = "model.compact.safetensors"
@@ -100,7 +103,8 @@ def run(
         if recipe.twin and not finished(out):
             _Training(recipe, out, load_data(recipe, root), device, log)  # refuses before the twin
         if recipe.twin:
-            dense = replace(recipe, method=Dense(), twin=False)
+            weights = str(config.beside(out, recipe.weights)) if recipe.weights else ""
+            dense = replace(recipe, method=Dense(), weights=weights, possible="", twin=False)
             _run(dense, out / "dense", root, device, show, log)
         _run(recipe, out, root, device, show, log)
     return out
@@ -171,7 +175,7 @@ def refuse_other(recipe: Recipe, out: Path) -> None:
     file = out / "run.toml"
     if file.is_file():
         written = config.recipe(tomllib.loads(file.read_text()))  # with defaults it did not know
-        there, here = _identity(written), _identity(recipe)
+        there, here = _identity(written, out), _identity(recipe, out)
         if there != here:
             changed = sorted(k for k in there | here if there.get(k) != here.get(k))
             raise ValueError(
@@ -181,9 +185,11 @@ def refuse_other(recipe: Recipe, out: Path) -> None:
     distributed.wait()
 
 
-def _identity(recipe: Recipe) -> dict[str, Any]:
+def _identity(recipe: Recipe, out: Path) -> dict[str, Any]:
     """What makes a run the one it is: all of it but whether the data may be downloaded."""
-    return replace(recipe, data=replace(recipe.data, download=False)).dump()
+    named = {key: name for key in config.FILES if (name := getattr(recipe, key))}
+    files = {key: str(config.beside(out, name).resolve()) for key, name in named.items()}
+    return replace(recipe, data=replace(recipe.data, download=False), **files).dump()
 
 
 @dataclass
@@ -217,6 +223,8 @@ class _Training:
         saved = formats.load_checkpoint(out / "checkpoint")
         if saved is not None:
             _load(self.model, self.optimizer, saved)
+        elif recipe.weights:
+            _start_from(config.beside(out, recipe.weights), self.model)
         self.pruner = Pruner(
             self.model,
             recipe.method,
@@ -225,30 +233,36 @@ class _Training:
             only=recipe.only or None,
             seed=recipe.seed,
             floor=recipe.floor,
+            possible=possible(recipe, out, self.model),
             data=self.parts.shown,
             state=saved["pruner"] if saved is not None else None,
         )
         self.before = _existing(self.pruner)
+        self.seen: list[Masks] = []  # that the recipe's rule for stopping compares
         self.resume: Epoch | None = None
         if saved is not None:
             self.resume = Epoch(**saved["epoch"])
-            self.before = {
-                name: unpack(bits, self.before[name].shape).to(device)
-                for name, bits in saved["before"].items()
-            }
+            self.seen = [_unpacked(masks, self.before) for masks in saved.get("seen", ())]
+            self.before = _unpacked(saved["before"], self.before)
         self.records = _records(out, self.resume)
 
     def run(self, show: Show) -> None:
         def progress(epoch: Epoch) -> None:
             show(self.out, self.recipe, epoch, self.records[-1] if self.records else None)
 
+        if self.resume is None:
+            self._snapshot(0)
         with _interrupts() as stop, closing(self._epochs(stop, progress)) as epochs:
-            for epoch in epochs:
+            while not self._settled and (epoch := next(epochs, None)):
                 self._keep(epoch)
                 progress(epoch)
                 if distributed.agree(stop()):
                     raise Stopped(f"stopped in epoch {epoch.epoch}, batch {epoch.batch}")
         self._conclude()
+
+    @property
+    def _settled(self) -> bool:
+        return self.recipe.stop is not None and self.recipe.stop(self.seen)
 
     def _epochs(
         self, stop: Callable[[], bool], progress: Callable[[Epoch], None]
@@ -277,6 +291,8 @@ class _Training:
         if epoch.complete:
             self.records.append(_record(epoch, self.pruner, self.before, self.recipe.epochs))
             self.before = _existing(self.pruner)
+            self._look()
+            self._snapshot(epoch.epoch)
         if distributed.rank() == 0:
             lines = "".join(json.dumps(record) + "\n" for record in self.records)
             formats.write(self.out / "metrics.jsonl", lines.encode())
@@ -285,16 +301,37 @@ class _Training:
                 self.log(self.out, self.records[-1])
         distributed.wait()
 
+    def _look(self) -> None:
+        """See which mask would be cut now, if that decides when to stop."""
+        if (stop := self.recipe.stop) is not None:
+            masks = draw(
+                self.model,
+                stop.sparsity,
+                only=self.recipe.only or None,
+                floor=self.recipe.floor,
+            )
+            self.seen = [*self.seen, masks][-stop.window :]
+            self.records[-1]["distance"] = stop.farthest(self.seen)
+
+    def _snapshot(self, epoch: int) -> None:
+        """Write the network as it is after an epoch, if the recipe keeps that one."""
+        if epoch in self.recipe.keep and distributed.rank() == 0:
+            formats.save_dense(self.out / kept(epoch), self.model)
+
     def _state(self, epoch: Epoch) -> dict[str, Any]:
         return {
             "epoch": asdict(epoch),
             "model": self.model.state_dict(),
             "optimizer": self.optimizer.state_dict(),
             "pruner": self.pruner.state_dict(),
-            "before": {name: pack(mask) for name, mask in self.before.items()},
+            "before": _packed(self.before),
+            "seen": [_packed(masks) for masks in self.seen],
         }
 
     def _conclude(self) -> None:
+        if self.recipe.stop is not None:
+            self.recipe.stop.complain(self.seen)
+            self.pruner.steps = self.pruner.step  # that were all, as it turned out
         masks = self.pruner.finish()
         if distributed.rank() == 0:
             formats.save_dense(self.out / DENSE, self.model)
@@ -344,7 +381,7 @@ class _Training:
         measured = _measure(self.recipe, self.out, self.model, _whole(self.parts.test))
         return measured.as_dict() | {
             "accuracy": _accuracy(measured.accuracy, 1.0 - measured.sparsity, self.records),
-            "epochs": self.recipe.epochs,
+            "epochs": len(self.records),
             # the median: neither the compilation in the first nor a machine that slept counts
             "seconds_per_epoch": statistics.median(record["seconds"] for record in self.records),
             "distributions": {
@@ -424,6 +461,64 @@ def _load(model: nn.Module, optimizer: torch.optim.Optimizer, saved: dict[str, A
             "param_groups": state["param_groups"],
         }
     )
+
+
+def _start_from(file: Path, model: nn.Module) -> None:
+    """Give a network the weights in a file."""
+    state, own = formats.load_weights(file), model.state_dict()
+    wrong = [
+        f"{name} is of shape {tuple(state[name].shape)}, not {tuple(value.shape)}"
+        for name, value in own.items()
+        if name in state and state[name].shape != value.shape
+    ]
+    wrong += [f"{name} is missing" for name in own if name not in state]
+    wrong += [f"{name} is none of the network's" for name in state if name not in own]
+    if wrong:
+        raise ValueError(
+            f"weights: {file} is of another network: {'; '.join(wrong[:3])}"
+            + (f"; and {len(wrong) - 3} more" if len(wrong) > 3 else "")
+        )
+    model.load_state_dict(state)
+
+
+def possible(recipe: Recipe, out: Path, model: nn.Module) -> Masks | None:
+    """Where the recipe of a run folder lets synapses exist; None for everywhere.
+
+    Raises:
+        ValueError: if its file names none of the network's synapses.
+        FileNotFoundError: if there is no such file.
+
+    >>> possible(Recipe(), Path("no-such-folder"), nn.Linear(2, 1)) is None
+    True
+    """
+    if not recipe.possible:
+        return None
+    file = config.beside(out, recipe.possible)
+    found = formats.load_weights(file)
+    weights = dict(synaptic_weights(model, recipe.only or None))
+    masks = {name: (found[name] != 0).to(w.device) for name, w in weights.items() if name in found}
+    if not masks:
+        raise ValueError(
+            f"possible: {file} names no synapses of the network, which are {', '.join(weights)}"
+        )
+    return masks
+
+
+def kept(epoch: int) -> str:
+    """The file in which a run keeps its network after an epoch.
+
+    >>> kept(20)
+    'epoch-020.safetensors'
+    """
+    return f"epoch-{epoch:03}.safetensors"
+
+
+def _packed(masks: Masks) -> dict[str, Tensor]:
+    return {name: pack(mask) for name, mask in masks.items()}
+
+
+def _unpacked(bits: Mapping[str, Tensor], like: Masks) -> Masks:
+    return {name: unpack(bits[name], mask.shape).to(mask.device) for name, mask in like.items()}
 
 
 def _records(out: Path, resume: Epoch | None) -> list[dict[str, Any]]:
@@ -678,12 +773,22 @@ def trained(out: Path, root: Path | str | None) -> tuple[Recipe, nn.Module, Data
     Raises:
         ValueError: if the run is not finished.
     """
+    chosen, model = network_of(out)
+    return chosen, model, load_data(chosen, root)
+
+
+def network_of(out: Path) -> tuple[Recipe, nn.Module]:
+    """Recipe and network of a finished run.
+
+    Raises:
+        ValueError: if the run is not finished.
+    """
     if not finished(out):
         raise ValueError(f"{out} holds no finished run: train it first, or give another folder")
     chosen = config.recipe(tomllib.loads((out / "run.toml").read_text()))
     model = config.build(chosen.network)
     model.load_state_dict(load_file(out / DENSE))
-    return chosen, model, load_data(chosen, root)
+    return chosen, model
 
 
 def _engine(model: nn.Module, test: Batches) -> dict[str, Any]:

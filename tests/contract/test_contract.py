@@ -17,7 +17,7 @@ import torch
 from spikingjelly.activation_based import functional, layer, neuron, surrogate
 from torch import nn
 
-from spikewire import METHODS, Dense, GradR, Method, Pruner, split
+from spikewire import METHODS, Dense, GradR, Method, Pruner, apply_masks, split, synaptic_weights
 from spikewire.observe import _ignore
 from spikewire.scores import CriticalityScore, lamp, momentum, slamp, synops
 from spikewire.shares import by_size, compute, counts, uniform
@@ -31,6 +31,7 @@ SPARSITY = 0.8
 # every method of the library, with events every few steps; None where sparsity emerges
 RECIPES = {
     "dense": ({}, None),
+    "ticket": ({}, None),  # of a network with zeros
     "one-shot": ({"sparsity": SPARSITY}, SPARSITY),
     "gmp": ({"sparsity": SPARSITY, "every": EVERY}, SPARSITY),
     "snip": ({"sparsity": SPARSITY}, SPARSITY),
@@ -112,6 +113,19 @@ class Net(nn.Module):
 def network(seed=0, dtype=torch.float32):
     torch.manual_seed(seed)
     return Net().to(dtype)
+
+
+@pytest.fixture(autouse=True)
+def some_zeros(request, monkeypatch):
+    """A ticket holds the zeros that a network starts with, so let there be some."""
+
+    def pruned(*arguments, whole=network, **options):
+        net = whole(*arguments, **options)
+        apply_masks(net, {name: w.abs() > 0.05 for name, w in synaptic_weights(net)})
+        return net
+
+    if "ticket" in request.node.name:
+        monkeypatch.setitem(globals(), "network", pruned)
 
 
 def images(step, rank=0, dtype=torch.float32):

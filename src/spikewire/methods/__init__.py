@@ -23,10 +23,12 @@ from spikewire.methods.rewire import (
     RigL,
 )
 from spikewire.methods.slim import SCA, APoZ, Slim, SlimCriticality
+from spikewire.methods.ticket import Ticket
 from spikewire.pruner import Method
 
 METHODS: dict[str, type[Method]] = {
     "dense": Dense,
+    "ticket": Ticket,
     "one-shot": OneShot,
     "gmp": GMP,
     "snip": SNIP,
@@ -81,4 +83,5 @@ __all__ = [
     "Slim",
     "SlimCriticality",
     "SoftDeepR",
+    "Ticket",
 ]
