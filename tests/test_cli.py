@@ -65,7 +65,9 @@ def test_methods_and_recipes(command):
     assert [row["name"] for row in rows] == list(METHODS)
     assert {row["name"] for row in rows if not row["source"]} == {"dense", "prune", "rewire"}
     assert {row["sparsity"] for row in rows} == {
-        "emerges",
+        "none",
+        "as given",
+        "emergent",
         "exact, of synapses",
         "exact, of channels",
     }

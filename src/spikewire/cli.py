@@ -308,7 +308,7 @@ def _about(method: str) -> dict[str, Any]:
     return {
         "name": method,
         "family": kind.__module__.rpartition(".")[2],
-        "sparsity": f"exact, of {kind.exact_in}" if kind.exact_in else "emerges",
+        "sparsity": kind.sparsity_is,
         "what": (kind.__doc__ or "").strip().splitlines()[0].replace("``", ""),
         "source": kind.source,
         "fields": config.defaults(kind),

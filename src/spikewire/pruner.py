@@ -65,8 +65,8 @@ class Method:
     structured: ClassVar[bool] = False
     """Whether the method takes out channels; it then looks at the network at work, on data."""
 
-    exact_in: ClassVar[str] = "synapses"
-    """What the sparsity asked for is a share of: "synapses", "channels", or "" where it emerges."""
+    sparsity_is: ClassVar[str] = "exact, of synapses"
+    """How the sparsity of the end relates to the method's fields, in a few words."""
 
     unit: Unit = None
     """What is chosen together; None for synapse by synapse."""

@@ -222,9 +222,8 @@ def hooks(net, optimizer):
 def test_every_method_is_in_the_table():
     assert set(RECIPES) == set(METHODS)
     for name, (_, target) in RECIPES.items():
-        exact = METHODS[name].exact_in == "synapses" and name != "dense"
-        assert exact == (target is not None), name
-        assert METHODS[name].structured == (METHODS[name].exact_in == "channels"), name
+        assert (METHODS[name].sparsity_is == "exact, of synapses") == (target is not None), name
+        assert METHODS[name].structured == (METHODS[name].sparsity_is == "exact, of channels"), name
 
 
 @all_methods

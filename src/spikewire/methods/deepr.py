@@ -206,7 +206,7 @@ class ChenDeepR(Method):
     """
 
     source: ClassVar[str] = "released code of Chen et al. 2021, arXiv 2105.04916"
-    exact_in: ClassVar[str] = ""
+    sparsity_is: ClassVar[str] = "emergent"
     needs_rate: ClassVar[bool] = True
 
     l1: float = 1e-4

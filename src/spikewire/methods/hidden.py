@@ -28,7 +28,7 @@ class Hidden(Method):
     for any optimizer, and each keeps its own state of theta.
     """
 
-    exact_in: ClassVar[str] = ""
+    sparsity_is: ClassVar[str] = "emergent"
 
     def project(self, synapses: Synapses, theta: Tensor, weight: Tensor, pruner: Pruner) -> None:
         """Write the weights that belong to theta into ``weight``."""

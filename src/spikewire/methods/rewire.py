@@ -419,7 +419,7 @@ class ReleasedCriticality(Criticality):
     """
 
     source: ClassVar[str] = "released code of Chen, Liu, Liu & You 2023, arXiv 2311.16141"
-    exact_in: ClassVar[str] = ""
+    sparsity_is: ClassVar[str] = "emergent"
 
     grow: Score = primitive
     until: float = 0.4

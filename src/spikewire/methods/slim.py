@@ -56,7 +56,7 @@ class TakeOut(Method):
     """
 
     structured: ClassVar[bool] = True
-    exact_in: ClassVar[str] = "channels"
+    sparsity_is: ClassVar[str] = "exact, of channels"
 
     sparsity: float = 0.5
     operations: float = 0.0

@@ -26,6 +26,7 @@ class Ticket(Method):
     """
 
     source: ClassVar[str] = "Frankle & Carbin 2019, arXiv 1803.03635"
+    sparsity_is: ClassVar[str] = "as given"
 
     def start(self, pruner: Pruner) -> None:
         for s in pruner:
