@@ -228,7 +228,7 @@ def test_a_state_of_other_channels_is_refused_before_anything_is_loaded():
     [
         ([{"image": IMAGES}], "a batch is dict"),
         ("images", "batches is str"),
-        (None, "SCA takes out channels and looks at the network at work: give data="),
+        (None, "SCA looks at the network at work: give data="),
         (iter([IMAGES]), "can be gone through once only"),
         ([], "data has no batches"),
         ([3], "a batch is int: give a tensor of images"),

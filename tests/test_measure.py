@@ -7,7 +7,7 @@ import torch
 from spikingjelly.activation_based import layer, neuron
 from torch import nn
 
-from spikewire.measure import count, measure, uses
+from spikewire.measure import count, measure, places, uses
 
 
 def two_layers() -> nn.Sequential:
@@ -178,3 +178,25 @@ def test_each_module_keeps_its_mode_and_old_potentials_count_nowhere():
     net(torch.full((1, 1, 3), 0.6))  # leaves potentials behind
     assert measure(net, torch.full((2, 1, 3), 0.6)).operations == clean
     assert (net[0].training, net[1].training) == (True, False)
+
+
+def test_places_of_each_weight_in_the_order_of_the_network():
+    net = nn.Module()
+    net.last = layer.Linear(8, 2, step_mode="m")
+    net.first = layer.Conv2d(1, 2, 3, stride=2, padding=1, step_mode="m")
+    net.forward = lambda xs: net.last(net.first(xs).flatten(2))
+    # a map of 4 x 3 halves to 2 x 2, in 5 time steps of 3 samples each
+    found = places(net, torch.rand(5, 3, 1, 4, 3))
+    assert list(found.items()) == [("first.weight", 4), ("last.weight", 1)]
+    assert places(nn.Conv1d(1, 1, 2), torch.rand(7, 1, 5)) == {"weight": 4}
+    assert places(nn.Linear(2, 1), torch.rand(7, 2)) == {"weight": 1}
+
+
+def test_counting_places_leaves_no_trace():
+    net = nn.Sequential(nn.Linear(2, 2), nn.BatchNorm1d(2), neuron.IFNode())
+    before = net[1].running_mean.clone()
+    places(net, torch.rand(3, 2))
+    assert net.training
+    assert net[1].running_mean.equal(before)
+    assert net[2].v == 0.0
+    assert not net[0]._forward_hooks

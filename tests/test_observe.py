@@ -6,7 +6,7 @@ from spikingjelly.activation_based import functional, layer, neuron
 from torch import nn
 
 from spikewire import dialects
-from spikewire.observe import watch
+from spikewire.observe import Traces, watch
 
 CURRENT = torch.tensor([0.6, 0.8, 1.5, 0.2])  # one neuron, one sample, four steps
 
@@ -249,3 +249,39 @@ def test_snntorch_sequences_that_begin_in_silence_are_one_sequence(leaky):
 def test_snntorch_membranes_are_refused(leaky):
     with watch(leaky, membranes=True), pytest.raises(ValueError, match="SpikingJelly"):
         leaky(torch.ones(1, 1))
+
+
+@pytest.mark.parametrize("mode", ["m", "s"])
+def test_traces_of_the_last_sequence_by_hand(mode):
+    net = nn.Sequential(
+        layer.Conv2d(1, 1, 1, bias=False, step_mode=mode),
+        neuron.IFNode(step_mode=mode),
+        layer.Flatten(step_mode=mode),
+        layer.Linear(2, 1, step_mode=mode),
+    )
+    torch.nn.init.ones_(net[0].weight)
+    traces = Traces(net, 0.5)
+    traces.listen()
+    show(net, torch.ones(2, 3, 1, 1, 2), mode)
+    # two places of one sample: the first fires at once and in the end, the second never
+    show(net, torch.tensor([[1.0, 0.25], [0.5, 0.25], [0.5, 0.25]]).view(3, 1, 1, 1, 2), mode)
+    traces.rest()
+    before, behind = traces.of("0.weight")
+    # means over the map are 5/8, 3/8, 3/8 before and 1/2, 0, 1/2 behind
+    assert before.tolist() == [[5 / 32 + 3 / 16 + 3 / 8]]
+    assert behind.tolist() == [[1 / 8 + 1 / 2]]
+    assert traces.of("3.weight") is None  # the read-out
+
+
+def test_an_input_that_is_computed_once_is_its_own_trace():
+    net = nn.Sequential(nn.Linear(2, 2), neuron.IFNode(step_mode="m"), nn.Linear(2, 1))
+    traces = Traces(net, 0.5)
+    traces.listen()
+    images = torch.rand(3, 2)
+    net[2](net[1](net[0](images).expand(4, 3, 2)))
+    assert traces.of("0.weight")[0].equal(images)
+
+
+def test_traces_need_a_forward_pass():
+    with pytest.raises(ValueError, match="heard no forward pass"):
+        Traces(nn.Sequential(nn.Linear(2, 2), neuron.IFNode()), 0.5).of("0.weight")

@@ -5,6 +5,7 @@ from spikewire.lottery import lottery
 from spikewire.masks import apply_masks, choose
 from spikewire.measure import measure
 from spikewire.methods import (
+    DPAP,
     ESL,
     GMP,
     ITOP,
@@ -14,6 +15,7 @@ from spikewire.methods import (
     SET,
     SNIP,
     STDS,
+    UPF,
     APoZ,
     ChenDeepR,
     Criticality,
@@ -41,6 +43,7 @@ from spikewire.train import fit
 from spikewire.weights import split, synaptic_weights
 
 __all__ = [
+    "DPAP",
     "ESL",
     "GMP",
     "ITOP",
@@ -50,6 +53,7 @@ __all__ = [
     "SET",
     "SNIP",
     "STDS",
+    "UPF",
     "APoZ",
     "ChenDeepR",
     "Constant",

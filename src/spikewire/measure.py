@@ -285,6 +285,40 @@ def uses(model: nn.Module, images: Tensor) -> dict[str, Uses]:
     return found
 
 
+def places(model: nn.Module, example: Tensor) -> dict[str, int]:
+    """At how many places of a sample's map each weight of a layer is used, by the weight's name.
+
+    So many synapses it has in a network that is unfolded in space: one in a linear layer, the
+    positions of the output in a convolution, those at the border included. Layers come in the order
+    in which they are run.
+
+    Args:
+        model: the network; it is left as it was, at rest.
+        example: a batch of inputs.
+
+    >>> net = nn.Sequential(nn.Conv2d(1, 2, 3), nn.Flatten(), nn.Linear(8, 1))
+    >>> places(net, torch.rand(1, 1, 4, 4))
+    {'0.weight': 4, '2.weight': 1}
+    """
+    found: dict[str, int] = {}
+
+    def note(name: str, module: Any, inputs: Any, output: Tensor) -> None:
+        found[name] = output.shape[output.ndim - module.weight.ndim + 2 :].numel()
+
+    handles = [
+        module.register_forward_hook(partial(note, f"{name}.weight".removeprefix(".")))
+        for name, module in unwrapped(model).named_modules()
+        if isinstance(module, _LAYERS)
+    ]
+    try:
+        with testing(model):
+            model(example)
+    finally:
+        for handle in handles:
+            handle.remove()
+    return found
+
+
 def count(model: nn.Module, only: Sequence[str] | None = None) -> tuple[LayerCount, ...]:
     """Synapses per tensor, alive meaning not 0.
 

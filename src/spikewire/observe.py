@@ -183,63 +183,49 @@ def watch(model: nn.Module, *, spikes: bool = True, membranes: bool = False) -> 
             handle.remove()
 
 
-class Probe:
-    """What every neuron or channel does on average, in the forward passes before an event.
-
-    For each neuron i and sample, ``c_i = mean over t of quantity(u_it - v_th)`` with the pre-reset
-    membrane potential u; a channel takes the largest or the mean c_i of its map; samples are
-    averaged. With a surrogate's slope for the quantity it is criticality: Chen, Liu, Liu and You,
-    "Brain-Inspired Efficient Pruning" (arXiv 2311.16141 v3), Eq. 13.
+class Observer:
+    """Hears what neurons, and layers with synapses, do in the forward passes before an event.
 
     It listens only between `listen` and `rest`, and only to forward passes of training: a step
-    without an event costs nothing.
+    without an event costs nothing. What is kept of it, its children say.
 
     Args:
         model: a network with neuron layers of a library that `dialects` knows.
-        quantities: of a potential's distance from the threshold, elementwise; if there are none,
-            neurons are not looked at.
-        over: "max" or "mean", of a channel's map.
         inputs: whether to listen to what comes into layers with synapses as well.
+        layers: whether to listen to neuron layers.
 
     Attributes:
         follows: for each tensor of synapses, the neuron layer that it feeds, as far as heard.
+
+    Raises:
+        ValueError: if the model has no neuron layer that is known.
     """
 
-    def __init__(
-        self,
-        model: nn.Module,
-        quantities: Sequence[Callable[[Tensor], Tensor]],
-        over: str,
-        *,
-        inputs: bool = False,
-    ) -> None:
-        self.quantities, self.over = tuple(quantities), over
-        found = list(neurons(model)) if self.quantities else []
-        if self.quantities and not found:
+    def __init__(self, model: nn.Module, *, inputs: bool = False, layers: bool = True) -> None:
+        found = list(neurons(model)) if layers else []
+        if layers and not found:
             raise ValueError(
-                "criticality needs membrane potentials, but the model has no neuron layer of a "
-                "known library: use another score, such as grow=gradient"
+                "this method listens to neurons (criticality needs their membrane potentials), but "
+                "the model has no neuron layer of a known library: use another method, or a score "
+                "such as grow=gradient"
             )
         self._modules = {name: module for name, module, _ in found}
         self._listeners = {name: _Listener(known) for name, _, known in found}
         self._owners = {id(weight): name for name, weight in model.named_parameters()}
+        self._layers = dict(_layers_with_synapses(model)) if inputs else {}
         self.follows: dict[str, str] = {}
         self._handles: list[Any] = []
-        self._sums: dict[str, Tensor] = {}
-        self._samples: dict[str, int] = {}
-        self._open: dict[str, tuple[Tensor, int]] = {}
         self._outputs: list[Any] = []
-        self._layers = dict(_layers_with_synapses(model)) if inputs else {}
-        self._inputs: dict[str, tuple[Tensor, int]] = {}
+        self.forget()
 
     @property
     def listening(self) -> bool:
         return bool(self._handles)
 
     def listen(self) -> None:
-        """Forget what was seen and listen to the coming forward passes."""
-        self._sums, self._samples, self._open, self._outputs = {}, {}, {}, []
-        self._inputs = {}
+        """Forget what was heard and listen to the coming forward passes."""
+        self._outputs = []
+        self.forget()
         if self.listening:
             return
         # named only now: importing torch's compiler takes longer than importing torch
@@ -254,10 +240,68 @@ class Probe:
             self._handles.append(module.register_forward_pre_hook(take))
 
     def rest(self) -> None:
-        """Stop listening; what was seen stays readable."""
+        """Stop listening; what was heard stays readable."""
         for handle in self._handles:
             handle.remove()
         self._handles, self._outputs = [], []
+
+    def forget(self) -> None:
+        """Begin anew with what is kept."""
+
+    def receive(self, synapses: str, module: Any, x: Tensor) -> None:
+        """A layer with synapses is given x, of one time step or of all, as the network has it."""
+
+    def fire(self, name: str, spikes: Tensor, current: Tensor) -> None:
+        """A neuron layer made spikes of currents, both (T, B, ...)."""
+
+    def _take(self, synapses: str, module: Any, inputs: tuple[Any, ...]) -> None:
+        self.receive(synapses, module, inputs[0].detach())
+
+    def _enter(self, name: str, neuron: nn.Module, inputs: tuple[Any, ...]) -> None:
+        self._listeners[name].enter(neuron)
+        for weight in _weights_behind(inputs[0], stop=self._outputs):
+            # the first layer to receive from a weight is its own; a shortcut reaches later ones
+            if (synapses := self._owners.get(id(weight))) is not None:
+                self.follows.setdefault(synapses, name)
+
+    def _leave(self, name: str, neuron: nn.Module, inputs: tuple[Any, ...], outputs: Any) -> None:
+        spikes, current = self._listeners[name].leave(neuron, inputs, outputs)
+        self._outputs.append((outputs[0] if isinstance(outputs, tuple) else outputs).grad_fn)
+        with torch.no_grad():
+            self.fire(name, spikes.detach(), current.detach())
+
+
+class Probe(Observer):
+    """What every neuron or channel does on average, in the forward passes before an event.
+
+    For each neuron i and sample, ``c_i = mean over t of quantity(u_it - v_th)`` with the pre-reset
+    membrane potential u; a channel takes the largest or the mean c_i of its map; samples are
+    averaged. With a surrogate's slope for the quantity it is criticality: Chen, Liu, Liu and You,
+    "Brain-Inspired Efficient Pruning" (arXiv 2311.16141 v3), Eq. 13.
+
+    Args:
+        model, inputs: as of `Observer`.
+        quantities: of a potential's distance from the threshold, elementwise; if there are none,
+            neurons are not listened to.
+        over: "max" or "mean", of a channel's map.
+    """
+
+    def __init__(
+        self,
+        model: nn.Module,
+        quantities: Sequence[Callable[[Tensor], Tensor]],
+        over: str,
+        *,
+        inputs: bool = False,
+    ) -> None:
+        super().__init__(model, inputs=inputs, layers=bool(quantities))
+        self.quantities, self.over = tuple(quantities), over
+
+    def forget(self) -> None:
+        self._sums: dict[str, Tensor] = {}
+        self._samples: dict[str, int] = {}
+        self._open: dict[str, tuple[Tensor, int]] = {}
+        self._inputs: dict[str, tuple[Tensor, int]] = {}
 
     def of(self, synapses: str) -> Tensor | None:
         """The first quantity per output channel (C_out,) of the neurons that these synapses feed.
@@ -291,32 +335,21 @@ class Probe:
         heard = self._inputs.get(synapses)
         return None if heard is None else distributed.mean(*heard)
 
-    def _take(self, synapses: str, module: Any, inputs: tuple[Any, ...]) -> None:
-        x = inputs[0].detach().abs()
-        into = x.movedim(1 - module.weight.ndim, 0).flatten(1)  # (C_in, times samples places)
+    def receive(self, synapses: str, module: Any, x: Tensor) -> None:
+        into = x.abs().movedim(1 - module.weight.ndim, 0).flatten(1)  # (C_in, times samples places)
         total, count = self._inputs.get(synapses, (0.0, 0))
         sums = into.sum(1, dtype=torch.float64)  # half precision counts no further than 65 504
         self._inputs[synapses] = (total + sums, count + into.shape[1])
 
-    def _enter(self, name: str, neuron: nn.Module, inputs: tuple[Any, ...]) -> None:
-        self._listeners[name].enter(neuron)
-        for weight in _weights_behind(inputs[0], stop=self._outputs):
-            # the first layer to receive from a weight is its own; a shortcut reaches later ones
-            if (synapses := self._owners.get(id(weight))) is not None:
-                self.follows.setdefault(synapses, name)
-
-    def _leave(self, name: str, neuron: nn.Module, inputs: tuple[Any, ...], outputs: Any) -> None:
-        listener = self._listeners[name]
-        _, current = listener.leave(neuron, inputs, outputs)
-        self._outputs.append((outputs[0] if isinstance(outputs, tuple) else outputs).grad_fn)
-        with torch.no_grad():
-            potentials = listener.dialect.potentials(neuron, listener.state, current.detach())
-            distance = potentials - listener.dialect.threshold(neuron)  # (T, B, ...)
-            sums = torch.stack([f(distance.float()).sum(0) for f in self.quantities])
-            if listener.fresh:
-                self._close(name)
-            total, steps = self._open.get(name, (0.0, 0))
-            self._open[name] = (total + sums, steps + len(distance))
+    def fire(self, name: str, spikes: Tensor, current: Tensor) -> None:
+        neuron, listener = self._modules[name], self._listeners[name]
+        potentials = listener.dialect.potentials(neuron, listener.state, current)
+        distance = potentials - listener.dialect.threshold(neuron)  # (T, B, ...)
+        sums = torch.stack([f(distance.float()).sum(0) for f in self.quantities])
+        if listener.fresh:
+            self._close(name)
+        total, steps = self._open.get(name, (0.0, 0))
+        self._open[name] = (total + sums, steps + len(distance))
 
     def _close(self, name: str) -> None:
         """Fold a finished sequence into the sums over samples."""
@@ -326,6 +359,78 @@ class Probe:
         mean = over_map(total / steps, 3, self.over)  # (quantities, B, C)
         self._sums[name] = self._sums.get(name, 0.0) + mean.sum(1)  # (quantities, C)
         self._samples[name] = self._samples.get(name, 0) + mean.shape[1]
+
+
+class Traces(Observer):
+    """Traces of what comes into each layer with synapses, and of the neurons behind it.
+
+    ``x_t = decay x_(t-1) + s_t`` from 0 on, with spikes s averaged over a channel's map; kept is
+    the trace at the end of the last sequence. An input that is computed once for all time steps is
+    its own trace, but for a factor.
+
+    Args:
+        model: as of `Observer`.
+        decay: of a trace in a time step, [0, 1).
+
+    >>> from spikingjelly.activation_based import neuron
+    >>> net = nn.Sequential(nn.Linear(1, 1), neuron.IFNode(step_mode="m"), nn.Linear(1, 1))
+    >>> with torch.no_grad():
+    ...     _ = net[0].weight.fill_(1.0), net[0].bias.fill_(0.0)
+    >>> traces = Traces(net, 0.5)
+    >>> traces.listen()
+    >>> _ = net(torch.tensor([[[1.0]], [[0.0]], [[2.0]]]))
+    >>> traces.of("0.weight")
+    (tensor([[2.2500]]), tensor([[1.2500]]))
+    """
+
+    def __init__(self, model: nn.Module, decay: float) -> None:
+        super().__init__(model, inputs=True)
+        self.decay = decay
+
+    def forget(self) -> None:
+        self._received: dict[str, Tensor] = {}
+        self._before: dict[str, Tensor] = {}
+        self._behind: dict[str, Tensor] = {}
+
+    def of(self, synapses: str) -> tuple[Tensor, Tensor] | None:
+        """Traces (B, C_in) before and (B, C_out) behind these synapses.
+
+        None for the layer that was run last, the read-out, where no neuron layer follows, and where
+        inputs or neurons have other dimensions.
+
+        Raises:
+            ValueError: if no forward pass was heard.
+        """
+        _refuse_silence(self._received)
+        if synapses not in self._before or synapses == list(self._received)[-1]:
+            return None
+        before, behind = self._before[synapses], self._behind[self.follows[synapses]]
+        weight: Any = self._layers[synapses].weight
+        fits = (*behind.shape[1:], *before.shape[1:]) == weight.shape[:2]
+        return (before, behind) if fits else None
+
+    def receive(self, synapses: str, module: Any, x: Tensor) -> None:
+        x = over_map(_at_least_single(x), x.ndim - module.weight.ndim + 2, "mean")
+        self._received[synapses] = x if x.ndim > 2 else x.unsqueeze(0)  # (T or 1, B, C)
+
+    def fire(self, name: str, spikes: Tensor, current: Tensor) -> None:
+        fed = [synapses for synapses in self._received if self.follows.get(synapses) == name]
+        if self._listeners[name].fresh:
+            for trace in (self._behind, self._before):
+                for key in (name, *fed):
+                    trace.pop(key, None)
+        self._grow(self._behind, name, over_map(_at_least_single(spikes), 3, "mean"))
+        for synapses in fed:
+            self._grow(self._before, synapses, self._received[synapses])
+
+    def _grow(self, traces: dict[str, Tensor], name: str, values: Tensor) -> None:
+        """Take some more time steps (T, B, C) into a trace (B, C)."""
+        for value in values:
+            traces[name] = self.decay * traces[name] + value if name in traces else value
+
+
+def _at_least_single(x: Tensor) -> Tensor:
+    return x.to(torch.promote_types(x.dtype, torch.float32))
 
 
 def _refuse_silence(heard: Mapping[str, Any]) -> None:

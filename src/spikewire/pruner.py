@@ -32,7 +32,7 @@ from spikewire.compact import Outline
 from spikewire.hooks import Hooks
 from spikewire.masks import choose, pack, unpack
 from spikewire.measure import Uses, pairs, testing, uses
-from spikewire.observe import Layer, Probe
+from spikewire.observe import Layer, Observer, Probe
 from spikewire.scores import Score, criticality
 from spikewire.shares import Share, counts
 from spikewire.synapses import Synapses, synapses_of
@@ -63,7 +63,10 @@ class Method:
     """Whether the method moves weights itself, in units of the optimizer's learning rate."""
 
     structured: ClassVar[bool] = False
-    """Whether the method takes out channels; it then looks at the network at work, on data."""
+    """Whether the method takes out channels."""
+
+    needs_data: ClassVar[bool] = False
+    """Whether the method looks at the network at work before training, or between steps."""
 
     sparsity_is: ClassVar[str] = "exact, of synapses"
     """How the sparsity of the end relates to the method's fields, in a few words."""
@@ -92,6 +95,23 @@ class Method:
         """Whether a score of this method reads membrane potentials in the step of an event."""
         return any(getattr(value, "observes", False) for value in vars(self).values())
 
+    def observer(self, model: nn.Module) -> Observer | None:
+        """What hears the network in the step of an event: here what the scores ask for, if any.
+
+        Raises:
+            ValueError: if scores ask for different things, or there are no neurons to hear.
+        """
+        heard = [one for one in vars(self).values() if getattr(one, "observes", False)]
+        if not heard:
+            return None
+        if any(one != heard[0] for one in heard):
+            raise ValueError(
+                f"method has scores that observe differently, {heard}: give it one of them"
+            )
+        # a function of the user's own sees criticality as it is by default
+        score: Any = heard[0] if hasattr(heard[0], "quantities") else criticality
+        return Probe(model, score.quantities(), score.over, inputs=score.inputs)
+
 
 class Pruner:
     """Prunes a network while the user's own loop trains it.
@@ -108,10 +128,10 @@ class Pruner:
         floor: least number of synapses in each tensor; a warning names tensors held at it.
         possible: bool masks by name, where connections may exist at all (others stay 0).
         learning_rate: for methods that need one (Grad R, Deep R) when there is no optimizer.
-        data: for methods that look at the network at work, to take out channels or to count
-            operations: batches of inputs, or of pairs of inputs and labels, that can be gone
-            through again and again, such as a DataLoader of the training set without augmentation.
-            Several processes may each give their share.
+        data: for methods that look at the network at work, such as those that take out channels:
+            batches of inputs, or of pairs of inputs and labels, that can be gone through again and
+            again, such as a DataLoader of the training set without augmentation. Several processes
+            may each give their share.
         state: what `state_dict` gave, to continue a run: ``method.start`` is then not called.
 
     Raises:
@@ -162,7 +182,7 @@ class Pruner:
         if method.structured:
             with testing(self.model):
                 self.channels = channels_of(self.model, self.example)
-        self._criticality = self._probe()
+        self.observer = method.observer(self.model)
         self._hooks: Hooks | None = None
         held = list(optimizer) if isinstance(optimizer, Sequence) else [optimizer]
         hooks = self._hooks = self._hooks_on(*held) if optimizer is not None else None
@@ -192,8 +212,8 @@ class Pruner:
     def before_step(self) -> None:
         """Gradients are complete: the method acts, then the optimizer may move the weights."""
         self.method.before_step(self)
-        if self._criticality is not None:
-            self._criticality.rest()
+        if self.observer is not None:
+            self.observer.rest()
 
     @torch.no_grad()
     def after_step(self) -> None:
@@ -222,8 +242,8 @@ class Pruner:
         self.method.finish(self)
         self._enforce()
         self._warn_of_extinction()
-        if self._criticality is not None:
-            self._criticality.rest()
+        if self.observer is not None:
+            self.observer.rest()
         return self.masks
 
     def state_dict(self) -> dict[str, Any]:
@@ -309,7 +329,7 @@ class Pruner:
 
         Then run the network itself: a compiled copy hides its neurons.
         """
-        return self._criticality is not None and self._criticality.listening
+        return self.observer is not None and self.observer.listening
 
     @property
     def sparsity(self) -> float:
@@ -324,9 +344,9 @@ class Pruner:
     @property
     def criticality(self) -> Probe:
         """Criticality of the neurons in the forward passes of the current step."""
-        if self._criticality is None:
+        if not isinstance(self.observer, Probe):
             raise ValueError("no score of this method observes: set score.observes = True on yours")
-        return self._criticality
+        return self.observer
 
     def __iter__(self) -> Iterator[Synapses]:
         return iter(self._synapses)
@@ -503,18 +523,6 @@ class Pruner:
                 return inputs.to(next(self.model.parameters()).device)
         raise ValueError("data has no batches: give a DataLoader, or a list of batches")
 
-    def _probe(self) -> Probe | None:
-        heard = [one for one in vars(self.method).values() if getattr(one, "observes", False)]
-        if not heard:
-            return None
-        if any(one != heard[0] for one in heard):
-            raise ValueError(
-                f"method has scores that observe differently, {heard}: give it one of them"
-            )
-        # a function of the user's own sees criticality as it is by default
-        score: Any = heard[0] if hasattr(heard[0], "quantities") else criticality
-        return Probe(self.model, score.quantities(), score.over, inputs=score.inputs)
-
     def _hooks_on(self, *optimizers: Any) -> Hooks:
         weights = {s.name: s.weight for s in self}
         for c in self.channels:
@@ -522,8 +530,8 @@ class Pruner:
         return Hooks(self.model, weights, optimizers, self.before_step, self.after_step)
 
     def _listen(self) -> None:
-        if self._criticality is not None and self.method.event(self):
-            self._criticality.listen()
+        if self.observer is not None and self.method.event(self):
+            self.observer.listen()
 
     def _warn_of_extinction(self) -> None:
         for s in self:
@@ -550,16 +558,15 @@ def _check(method: Any, steps: Any, floor: int) -> None:
 def _measures(method: Method) -> bool:
     """Whether a method looks at the network at work, on data."""
     parts = vars(method).values()
-    return method.structured or any(getattr(part, "measures", False) for part in parts)
+    return method.needs_data or any(getattr(part, "measures", False) for part in parts)
 
 
 def _check_data(method: Method, data: Any) -> None:
     name = type(method).__name__
     if data is None:
-        what = "takes out channels" if method.structured else "counts operations"
         raise ValueError(
-            f"{name} {what} and looks at the network at work: give data=..., batches of the "
-            "training set without augmentation, such as a DataLoader"
+            f"{name} looks at the network at work: give data=..., batches of the training set "
+            "without augmentation, such as a DataLoader"
         )
     if isinstance(data, Iterator):
         raise ValueError(

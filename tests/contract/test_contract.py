@@ -46,8 +46,10 @@ RECIPES = {
     # arctan: neurons of this network are so far from threshold that tanh would be 0 for all
     "criticality-released": ({"sparsity": SPARSITY, "every": EVERY, "grow": STEADY}, None),
     "rewire": ({"sparsity": SPARSITY, "every": EVERY, "share": None}, SPARSITY),
+    "dpap": ({"every": 2, "life": 4.0}, None),
     "gradr": ({"alpha": 0.15}, None),
     "stds": ({"width": 0.1}, None),
+    "upf": ({"penalty": 1e-6, "rate": 0.1, "until": 0.6, "birth": 0.3}, None),
     "deepr": ({"sparsity": SPARSITY, "l1": 0.1, "temperature": 1e-4}, SPARSITY),
     "soft-deepr": ({"sparsity": SPARSITY, "l1": 0.1, "temperature": 1e-4}, None),
     "deepr-chen": ({"l1": 0.1, "max_sparsity": 0.5, "temperature": 1e-4}, None),
@@ -469,7 +471,7 @@ def test_methods_see_unscaled_gradients(fused, parts, unscaled_by_hand):
         assert torch.allclose(gradient, expected[name]), name
 
 
-@pytest.mark.parametrize("name", ["gradr", "set", "gmp"])
+@pytest.mark.parametrize("name", ["gradr", "set", "gmp", "upf"])
 @pytest.mark.parametrize("fused", [False, True])
 @pytest.mark.parametrize("broken", ["conv", "fc2"])
 def test_one_of_two_optimizers_is_skipped(name, fused, broken):
@@ -477,7 +479,7 @@ def test_one_of_two_optimizers_is_skipped(name, fused, broken):
     net = network()
     groups = [*net.conv.parameters()], [*net.fc1.parameters(), *net.fc2.parameters()]
     moves = [torch.optim.Adam(group, 0.01, fused=fused) for group in groups]
-    pruner = Pruner(net, recipe(name), moves, steps=STEPS)
+    pruner = Pruner(net, recipe(name), moves, steps=STEPS, data=data())
     scaler = torch.amp.GradScaler("cpu", init_scale=1024.0, growth_interval=1000)
     for step in range(10):
         net.zero_grad()

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from spikewire.methods.deepr import ChenDeepR, DeepR, SoftDeepR
 from spikewire.methods.dense import Dense
+from spikewire.methods.gates import UPF
 from spikewire.methods.hidden import STDS, GradR
 from spikewire.methods.penalty import GReg1, GReg2
 from spikewire.methods.prune import GMP, SNIP, OneShot, Prune
@@ -23,6 +24,7 @@ from spikewire.methods.rewire import (
     RigL,
 )
 from spikewire.methods.slim import SCA, APoZ, Slim, SlimCriticality
+from spikewire.methods.survival import DPAP
 from spikewire.methods.ticket import Ticket
 from spikewire.pruner import Method
 
@@ -42,8 +44,10 @@ METHODS: dict[str, type[Method]] = {
     "criticality": Criticality,
     "criticality-released": ReleasedCriticality,
     "rewire": Rewire,
+    "dpap": DPAP,
     "gradr": GradR,
     "stds": STDS,
+    "upf": UPF,
     "deepr": DeepR,
     "soft-deepr": SoftDeepR,
     "deepr-chen": ChenDeepR,
@@ -57,6 +61,7 @@ METHODS: dict[str, type[Method]] = {
 """Every method under its command-line name."""
 
 __all__ = [
+    "DPAP",
     "ESL",
     "GMP",
     "ITOP",
@@ -66,6 +71,7 @@ __all__ = [
     "SET",
     "SNIP",
     "STDS",
+    "UPF",
     "APoZ",
     "ChenDeepR",
     "Criticality",

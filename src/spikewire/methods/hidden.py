@@ -23,9 +23,10 @@ class Hidden(Method):
     """A weight is ``w = project(theta)``, and theta is what the optimizer moves.
 
     The gradient taken at w reaches theta unchanged, also where the projection is flat: that is what
-    lets a pruned connection come back. There is no mask: a synapse exists where w is not 0, and
-    sparsity is what emerges. Theta travels through the optimizer's own parameter, so this is exact
-    for any optimizer, and each keeps its own state of theta.
+    lets a pruned connection come back; `pull` is for another chain rule. There is no mask: a
+    synapse exists where w is not 0, and sparsity is what emerges. Theta travels through the
+    optimizer's own parameter, so this is exact for any optimizer, and each keeps its own state of
+    theta.
     """
 
     sparsity_is: ClassVar[str] = "emergent"
@@ -33,6 +34,9 @@ class Hidden(Method):
     def project(self, synapses: Synapses, theta: Tensor, weight: Tensor, pruner: Pruner) -> None:
         """Write the weights that belong to theta into ``weight``."""
         raise TypeError(f"{type(self).__name__} has no projection of its own: define project()")
+
+    def pull(self, synapses: Synapses, theta: Tensor, pruner: Pruner) -> None:
+        """Make the gradient at w that of theta, in place; straight through, they are the same."""
 
     def drift(self, synapses: Synapses, theta: Tensor, pruner: Pruner) -> None:
         """Move theta by something else than the loss: a prior, noise."""
@@ -43,7 +47,9 @@ class Hidden(Method):
 
     def before_step(self, pruner: Pruner) -> None:
         for s in pruner:
-            self.drift(s, s.expose(), pruner)
+            theta = s.expose()
+            self.pull(s, theta, pruner)
+            self.drift(s, theta, pruner)
 
     def after_step(self, pruner: Pruner) -> None:
         for s in pruner:

@@ -57,6 +57,7 @@ class TakeOut(Method):
 
     structured: ClassVar[bool] = True
     sparsity_is: ClassVar[str] = "exact, of channels"
+    needs_data: ClassVar[bool] = True
 
     sparsity: float = 0.5
     operations: float = 0.0
