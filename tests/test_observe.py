@@ -283,5 +283,5 @@ def test_an_input_that_is_computed_once_is_its_own_trace():
 
 
 def test_traces_need_a_forward_pass():
-    with pytest.raises(ValueError, match="heard no forward pass"):
+    with pytest.raises(ValueError, match="no forward pass was heard"):
         Traces(nn.Sequential(nn.Linear(2, 2), neuron.IFNode()), 0.5).of("0.weight")

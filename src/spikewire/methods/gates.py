@@ -41,6 +41,8 @@ class UPF(Hidden):
     Args:
         penalty: what all synapses together cost, in units of the loss, >= 0. The authors' lambda is
             ``penalty / N``: theirs for 6Conv-2FC (N = 1.7e9), 5e-12 to 5e-11, are 0.0085 to 0.085.
+            Before a normalisation a factor for all weights is free: with a large penalty and a
+            small rate the gates of such a layer can all close together.
         rate: learning rate of the logits, > 0. The authors take 1e-4 over 2.5 million steps.
         until: progress at which gates become masks, (0, 1].
         neurons: whether neurons have gates, too.
@@ -58,8 +60,8 @@ class UPF(Hidden):
     source: ClassVar[str] = "Shi et al. 2024, OpenReview eoSeaK4QJo"
     needs_data: ClassVar[bool] = True
 
-    penalty: float = 0.02
-    rate: float = 1e-3
+    penalty: float = 0.01
+    rate: float = 3e-3
     until: float = 0.8
     neurons: bool = True
     soft: float = 5.0
