@@ -28,7 +28,7 @@ from torch.nn.functional import kl_div
 from spikewire import spelling
 from spikewire.masks import apply_masks, distance
 from spikewire.methods import Dense
-from spikewire.methods.prune import check_sparsity
+from spikewire.methods.checks import check_sparsity
 from spikewire.pruner import Pruner
 from spikewire.scores import Score, magnitude
 from spikewire.shares import Share

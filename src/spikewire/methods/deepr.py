@@ -2,7 +2,7 @@
 
 Three forms of it: with a fixed number of synapses (`DeepR`), with a number that emerges
 (`SoftDeepR`), and the one behind the Deep R rows of Chen et al. 2021 (`ChenDeepR`). They share the
-walk; when and where synapses are born sets them apart.
+walk, and with it this file; when and where synapses are born sets them apart.
 """
 
 from __future__ import annotations
@@ -15,8 +15,8 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from spikewire.methods.checks import check_share, check_sparsity
 from spikewire.methods.hidden import Hidden, rectify
-from spikewire.methods.prune import check_share, check_sparsity
 from spikewire.pruner import Method, Pruner
 from spikewire.scores import chance
 from spikewire.shares import Share, uniform

@@ -1,4 +1,7 @@
-"""Gates: learned masks, soft while they are learned, that pay for the synapses behind them."""
+"""Gates: learned masks, soft while they are learned, that pay for the synapses behind them.
+
+Long for one method: its gates, on weights and on neurons, learn by an Adam of their own.
+"""
 
 from __future__ import annotations
 

@@ -1,4 +1,7 @@
-"""Hidden: the optimizer moves hidden parameters, the network multiplies with their projection."""
+"""Hidden: the optimizer moves hidden parameters, the network multiplies with their projection.
+
+Grad R and STDS are two projections of one idea, so they stand beside it in one file.
+"""
 
 from __future__ import annotations
 

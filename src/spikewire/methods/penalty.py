@@ -1,4 +1,7 @@
-"""Penalty: push what is to go towards 0 while the network learns to do without it."""
+"""Penalty: push what is to go towards 0 while the network learns to do without it.
+
+One file for two methods, of which the second changes only who is pushed when.
+"""
 
 from __future__ import annotations
 

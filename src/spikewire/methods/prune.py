@@ -1,79 +1,27 @@
-"""Prune: remove the weakest connections for good."""
+"""Prune: remove the weakest connections for good.
+
+The methods of this family differ only in when they cut and by which score, so they share one file.
+"""
 
 from __future__ import annotations
 
 import warnings
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Any, ClassVar
+from typing import ClassVar
 
+from spikewire.methods.checks import (
+    check_every,
+    check_rise,
+    check_score,
+    check_share,
+    check_sparsity,
+)
 from spikewire.pruner import Method, Pruner
-from spikewire.schedules import Constant, Cubic, Schedule, at
+from spikewire.schedules import Constant, Cubic, Schedule
 from spikewire.scores import Score, magnitude, saliency
 from spikewire.shares import Share
 from spikewire.units import Unit
-
-
-def check_sparsity(name: str, value: Schedule | float) -> None:
-    """Refuse a sparsity that is outside [0, 1) at any time.
-
-    >>> check_sparsity("sparsity", 0.9)
-    """
-    moments = (0.0, 1.0) if not callable(value) else [i / 100 for i in range(101)]
-    for progress in moments:
-        if isinstance(value, str) or not 0.0 <= at(value, progress) < 1.0:
-            raise ValueError(
-                f"{name}={value!r}: give the share of zeros, from 0 up to but not including 1 "
-                "(0.9 keeps one synapse in ten)"
-            )
-
-
-def check_rise(initial: float, final: Any) -> None:
-    """Refuse a sparsity that does not rise from one number to another, both in [0, 1).
-
-    >>> check_rise(0.5, 0.9)
-    """
-    if callable(final):
-        raise ValueError(
-            f"sparsity={final!r}: this method has a schedule of its own: give the final sparsity, "
-            "or use Prune or Rewire for another schedule"
-        )
-    check_sparsity("sparsity", final)
-    check_sparsity("initial", initial)
-    if initial > final:
-        raise ValueError(
-            f"initial={initial}: sparsity would fall to {final}: begin no sparser than it ends"
-        )
-
-
-def check_every(every: int) -> None:
-    """Refuse what is no whole number of steps between events, 1 or more.
-
-    >>> check_every(100)
-    """
-    if not isinstance(every, int) or every < 1:
-        raise ValueError(f"every={every!r}: give the steps between two events, 1 or more")
-
-
-def check_score(name: str, score: Any) -> None:
-    """Refuse a score that is no function.
-
-    >>> check_score("score", magnitude)
-    """
-    if not callable(score):
-        raise ValueError(f"{name}={score!r}: give a function, such as spikewire.scores.magnitude")
-
-
-def check_share(share: Any) -> None:
-    """Refuse a share that is neither a function nor None.
-
-    >>> check_share(None)
-    """
-    if share is not None and not callable(share):
-        raise ValueError(
-            f"share={share!r}: give a function, such as spikewire.shares.erk, or None for one "
-            "ranking over the network"
-        )
 
 
 def reaches(pruner: Pruner, moment: float) -> bool:

@@ -1,4 +1,7 @@
-"""Rewire: drop the weakest connections, grow the most promising ones, keep to the budget."""
+"""Rewire: drop the weakest connections, grow the most promising ones, keep to the budget.
+
+Published methods of this family are settings of one exchange, `Rewire`, so they share its file.
+"""
 
 from __future__ import annotations
 
@@ -11,16 +14,14 @@ from typing import ClassVar
 import torch
 from torch import Tensor
 
-from spikewire.methods.prune import (
+from spikewire.methods.checks import (
     check_every,
     check_rise,
     check_score,
     check_share,
     check_sparsity,
-    cut,
-    reaches,
-    trim,
 )
+from spikewire.methods.prune import cut, reaches, trim
 from spikewire.pruner import Method, Pruner
 from spikewire.schedules import Constant, Cosine, Cubic, Schedule, at
 from spikewire.scores import (

@@ -1,7 +1,8 @@
 """Slim: take out channels, whole filters with all that listens to them.
 
 What is left is a smaller network of the same kind, which `spikewire.compact` makes: it needs no
-sparse arithmetic to be faster.
+sparse arithmetic to be faster. What the methods of this family share, choosing, taking out and
+bringing back, is longer than what sets them apart, so they stand in one file.
 """
 
 from __future__ import annotations
@@ -25,7 +26,8 @@ from spikewire.channels import (
     potential,
 )
 from spikewire.masks import choose
-from spikewire.methods.prune import check_every, check_rise, check_score, check_share, reaches
+from spikewire.methods.checks import check_every, check_rise, check_score, check_share
+from spikewire.methods.prune import reaches
 from spikewire.methods.rewire import without
 from spikewire.pruner import Method, Pruner
 from spikewire.schedules import Cosine, Cubic, Schedule, at

@@ -1,4 +1,7 @@
-"""Survival: connections that their neurons do not use lose their life, and are gone for good."""
+"""Survival: connections that their neurons do not use lose their life, and are gone for good.
+
+Long for one method: two laws of life, for synapses and for neurons, and what they refuse.
+"""
 
 from __future__ import annotations
 
@@ -12,7 +15,7 @@ import torch
 from torch import Tensor, nn
 
 from spikewire import distributed
-from spikewire.methods.prune import check_every
+from spikewire.methods.checks import check_every
 from spikewire.observe import Traces
 from spikewire.pruner import Method, Pruner
 from spikewire.synapses import Synapses
