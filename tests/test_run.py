@@ -12,7 +12,7 @@ import torch
 from safetensors.torch import load_file
 from torch import multiprocessing
 
-from spikewire import METHODS, distributed, plots, report
+from spikewire import METHODS, distributed, plots, report, study
 from spikewire.compact import rebuild
 from spikewire.config import build, override, read, recipe
 from spikewire.formats import load_sparse
@@ -63,6 +63,15 @@ def test_a_run_leaves_everything_that_a_user_has_afterwards(tmp_path):
     run(small("twin=true", "method.sparsity=0.8"), out)
     with pytest.raises(ValueError, match=r"holds another run \(it differs in seed\)"):
         run(small("twin=true", "method.sparsity=0.8", "seed=1"), out)
+
+
+def test_pages_and_tables_of_a_run_that_was_seldom_evaluated(tmp_path):
+    out = run(small("epochs=4", "evaluate_every=3"), tmp_path / "run")
+    run_read = report.read(out)
+    assert [r["accuracy"]["test"] is None for r in run_read.records] == [True, True, False, False]
+    assert study.course(run_read).count(f"| {report.NONE} |") == 2
+    assert plots.courses({"a": run_read.records}).rows[0][2] is None
+    assert plots.losses({"a": run_read.records}) is not None
 
 
 def test_channels_taken_out_leave_a_smaller_network(tmp_path):

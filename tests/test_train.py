@@ -51,6 +51,13 @@ def test_it_learns_and_reports_each_epoch():
     assert history[-1].step == 6 * len(batches(drop_last=True))
 
 
+def test_evaluations_may_be_rare_but_the_last_epoch_has_one():
+    net, test = network(), batches(200, "test", shuffle=False)
+    history = fit(net, adam(net), batches(), epochs=5, test=test, evaluate_every=2)
+    known = [epoch.accuracy["test"] is not None for epoch in history]
+    assert known == [False, True, False, True, True]
+
+
 @pytest.mark.parametrize("loss", ["mse", "cross-entropy", lambda out, y: out.mean()])
 def test_losses(loss):
     net = network()
@@ -152,6 +159,7 @@ def test_a_loss_of_each_time_step_needs_time_steps():
         ({"precision": "bfloat"}, "did you mean 'bfloat16'"),
         ({"epochs": 0}, "give one or more"),
         ({"compile": "yes"}, "true, false or auto"),
+        ({"evaluate_every": 0}, "1 or more"),
     ],
 )
 def test_wrong_arguments(change, message):

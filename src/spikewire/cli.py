@@ -450,7 +450,9 @@ class _Display:
             )
         state = f"epoch {epoch.epoch} loss {epoch.loss:.4f}"
         if record is not None:
-            state += f"  test {record['accuracy']['test']:.2f} %  sparsity {record['sparsity']:.4f}"
+            if (test := record["accuracy"]["test"]) is not None:
+                state += f"  test {test:.2f} %"
+            state += f"  sparsity {record['sparsity']:.4f}"
             if record["firing_rate"] is not None:
                 state += f"  rate {record['firing_rate']:.3f}"
         self.progress.update(self.tasks[out], completed=epoch.step, state=state)

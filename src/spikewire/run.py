@@ -275,6 +275,7 @@ class _Training:
             epochs=recipe.epochs,
             validation=self.parts.validation,
             test=self.parts.test,
+            evaluate_every=recipe.evaluate_every,
             loss=recipe.loss,
             schedule=recipe.optimizer.schedule,
             precision=recipe.precision,

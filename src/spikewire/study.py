@@ -518,7 +518,7 @@ def course(run: report.Run) -> str:
                 f"{100 * record['connectivity']:.2f}",
                 f"{sum(layer['pruned'] for layer in record['layers']):,}",
                 f"{sum(layer['regrown'] for layer in record['layers']):,}",
-                f"{record['accuracy']['test']:.2f}",
+                _word(record["accuracy"]["test"]),
             ]
             for record in run.records
         ],
@@ -551,7 +551,7 @@ def _validation(run: report.Run) -> Any:
 def _best_on_test(run: report.Run) -> float:
     final = 1 - run.report["sparsity"]
     tests = (r["accuracy"]["test"] for r in run.records if near(1 - r["sparsity"], final))
-    return max(tests, default=run.report["accuracy"]["last"])
+    return max((test for test in tests if test is not None), default=run.report["accuracy"]["last"])
 
 
 def _first(runs: Mapping[str, report.Run]) -> report.Run:

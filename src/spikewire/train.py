@@ -142,6 +142,7 @@ def fit(
     epochs: int,
     validation: Iterable[tuple[Tensor, Tensor]] | None = None,
     test: Iterable[tuple[Tensor, Tensor]] | None = None,
+    evaluate_every: int = 1,
     loss: str | Loss = "mse",
     schedule: Schedule | None = None,
     precision: str = "float32",
@@ -163,6 +164,7 @@ def fit(
             of several processes each must be given its own share.
         epochs: of the whole training, >= 1.
         validation, test: iterables of batches, evaluated after each epoch.
+        evaluate_every: epochs between two evaluations, >= 1; the last epoch always has one.
         loss: a name of `LOSSES`, such as "mse" on rates, or a function of (outputs, labels).
         schedule: factor on the optimizer's learning rates as a function of progress.
         precision: "float32", or "bfloat16" for automatic mixed precision.
@@ -188,6 +190,8 @@ def fit(
     check("precision", precision, PRECISIONS)
     if epochs < 1 or not len(train):
         raise ValueError(f"epochs={epochs}, batches={len(train)}: give one or more of both")
+    if evaluate_every < 1:
+        raise ValueError(f"evaluate_every={evaluate_every}: give the epochs between two, 1 or more")
     device = next(model.parameters()).device
     steps = epochs * len(train)
     forward = distributed.replicated(model, device)
@@ -207,7 +211,8 @@ def fit(
             if halt := distributed.agree(stop()):
                 break
         state = _summed(state, device)
-        parts = {"validation": validation, "test": test}
+        due = state.epoch % evaluate_every == 0 or state.epoch == epochs
+        parts = {"validation": validation, "test": test} if due else {}
         yield _evaluated(state, model, _objective(loss), parts) if state.complete else state
         if halt:
             return
@@ -357,9 +362,9 @@ def _evaluated(
     accuracy: dict[str, float | None] = {"train": 100.0 * state.hits / state.seen}
     losses: dict[str, float | None] = {"train": state.loss}
     rate = None
-    for name, batches in parts.items():
+    for name in ("validation", "test"):
         accuracy[name] = losses[name] = None
-        if batches is not None:
+        if (batches := parts.get(name)) is not None:
             accuracy[name], losses[name], rate = evaluate(model, batches, objective)
     return replace(state, accuracy=accuracy, losses=losses, firing_rate=rate)
 

@@ -9,6 +9,7 @@ from spikingjelly.activation_based import functional, layer, neuron
 from torch import nn
 
 from spikewire import (
+    ESL,
     ITOP,
     NDSNN,
     SET,
@@ -320,9 +321,13 @@ def cubic(first, last, u):
 
 def expected_masks(name, progress, w, g, masks, shapes):
     size = sum(s.numel() for s in shapes.values())
-    if name == "rigl":
-        budget = counts(shapes, 0.8, erk)
-        churn = cosine(0.3, 0.0, progress / 0.75)
+    exchanges = {
+        "rigl": cosine(0.3, 0.0, progress / 0.75),
+        "itop": cosine(0.5, 0.0, progress),
+        "esl": cosine(0.5, 0.0, progress),
+    }
+    if name in exchanges:
+        budget, churn = counts(shapes, 0.8, erk), exchanges[name]
         return by_layer(w, g, masks, {n: b - int(b * churn) for n, b in budget.items()}, budget)
     if name == "ndsnn":
         budget = counts(shapes, cubic(0.6, 0.8, progress), erk)
@@ -348,6 +353,8 @@ def expected_masks(name, progress, w, g, masks, shapes):
     ("name", "method", "last"),
     [
         ("rigl", RigL(0.8, every=5), 0.75),
+        ("itop", ITOP(0.8, every=5), 1.0),
+        ("esl", ESL(0.8, every=5, grow=lambda s, _: s.weight.grad.abs()), 0.75),
         ("ndsnn", NDSNN(0.8, every=5), 1.0),
         ("granet", GraNet(0.8, every=5), 1.0),
         ("criticality", Criticality(0.8, every=5, grow=lambda s, _: s.weight.grad.abs()), 0.5),

@@ -240,7 +240,7 @@ def losses(runs: Mapping[str, Sequence[Record]]) -> Plot | None:
 
 
 def _has_losses(records: Sequence[Record]) -> bool:
-    return all((record.get("losses") or {}).get("test") is not None for record in records)
+    return any((record.get("losses") or {}).get("test") is not None for record in records)
 
 
 def _loss(part: str) -> Callable[[Record], float]:
