@@ -306,8 +306,13 @@ class SparseNetwork:
     def _faster(self, stage: Stage, x: Map) -> str:
         """The faster kernel for this layer and batch; the dense one is tried only near it."""
         self._layer(stage, x)
-        products = self._sums(stage, x) * math.prod(stage.layer.weight.shape[1:])
-        least = products / _products_per_second(self.threads)
+        shape = stage.layer.weight.shape
+        products = self._sums(stage, x) * math.prod(shape[1:])
+        # it multiplies, and it reads its weights at least once
+        least = max(
+            products / _products_per_second(self.threads),
+            math.prod(shape) / _weights_per_second(self.threads),
+        )
         sparse = math.inf
         for runs in (1, 3):  # the first has to find memory
             sparse = min(sparse, _seconds(lambda: self._sparse(stage, x, None), runs))
@@ -494,3 +499,11 @@ def _products_per_second(threads: int) -> float:
     x = torch.rand(512, 512)
     with torch.inference_mode():
         return 512.0**3 / _seconds(lambda: x @ x)
+
+
+@functools.cache
+def _weights_per_second(threads: int) -> float:
+    """How many weights this machine reads at best: these may still be in a cache, unlike many."""
+    x = torch.ones(2**21)
+    with torch.inference_mode():
+        return len(x) / _seconds(x.sum)
