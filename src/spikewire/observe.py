@@ -19,6 +19,15 @@ from spikewire.dialects import Dialect, neurons
 from spikewire.weights import unwrapped
 
 
+def spikes_of(outputs: Any) -> Tensor:
+    """The spikes among what a neuron layer returns: all of it, or the first of several.
+
+    >>> spikes_of((torch.tensor(1.0), torch.tensor(0.3)))
+    tensor(1.)
+    """
+    return outputs[0] if isinstance(outputs, tuple) else outputs
+
+
 class _Listener:
     """Follows one neuron layer from call to call: where a sequence begins, what state it had."""
 
@@ -39,7 +48,7 @@ class _Listener:
     ) -> tuple[Tensor, Tensor]:
         """Spikes and input currents, both (T, B, ...)."""
         self._left = self.dialect.memory(neuron)
-        spikes = outputs[0] if isinstance(outputs, tuple) else outputs
+        spikes = spikes_of(outputs)
         if self.dialect.stepwise(neuron):
             return spikes.unsqueeze(0), inputs[0].unsqueeze(0)
         return spikes, inputs[0]
@@ -231,12 +240,12 @@ class Observer:
         # named only now: importing torch's compiler takes longer than importing torch
         uncompiled: Any = torch.compiler.disable
         for name, module in self._modules.items():
-            enter: Any = _Ear(uncompiled(partial(self._enter, name)))
-            leave: Any = _Ear(uncompiled(partial(self._leave, name)))
+            enter: Any = Ear(uncompiled(partial(self._enter, name)))
+            leave: Any = Ear(uncompiled(partial(self._leave, name)))
             self._handles.append(module.register_forward_pre_hook(enter))
             self._handles.append(module.register_forward_hook(leave))
         for synapses, module in self._layers.items():
-            take: Any = _Ear(uncompiled(partial(self._take, synapses)))
+            take: Any = Ear(uncompiled(partial(self._take, synapses)))
             self._handles.append(module.register_forward_pre_hook(take))
 
     def rest(self) -> None:
@@ -266,7 +275,7 @@ class Observer:
 
     def _leave(self, name: str, neuron: nn.Module, inputs: tuple[Any, ...], outputs: Any) -> None:
         spikes, current = self._listeners[name].leave(neuron, inputs, outputs)
-        self._outputs.append((outputs[0] if isinstance(outputs, tuple) else outputs).grad_fn)
+        self._outputs.append(spikes_of(outputs).grad_fn)
         with torch.no_grad():
             self.fire(name, spikes.detach(), current.detach())
 
@@ -441,7 +450,7 @@ def _refuse_silence(heard: Mapping[str, Any]) -> None:
         )
 
 
-class _Ear:
+class Ear:
     """A hook for training's forward passes, which a copied or pickled model leaves behind."""
 
     def __init__(self, hear: Callable[..., None]) -> None:
@@ -453,7 +462,7 @@ class _Ear:
             self.hear(*passed)
 
     def __reduce__(self) -> tuple[Any, ...]:
-        return _Ear, (_ignore,)
+        return Ear, (_ignore,)
 
 
 def _ignore(*_: Any) -> None: ...

@@ -27,6 +27,7 @@ from torch import Tensor, nn
 from torch.optim import Optimizer
 
 from spikewire import distributed
+from spikewire.activity import SpikeCost
 from spikewire.channels import Channels, channels_of, survey
 from spikewire.compact import Outline
 from spikewire.hooks import Hooks
@@ -73,6 +74,9 @@ class Method:
 
     unit: Unit = None
     """What is chosen together; None for synapse by synapse."""
+
+    activity: float = 0.0
+    """What spikes cost during training, see `activity.SpikeCost`; 0 for nothing."""
 
     def start(self, pruner: Pruner) -> None:
         """Once, before training: first masks, hidden parameters."""
@@ -183,6 +187,7 @@ class Pruner:
             with testing(self.model):
                 self.channels = channels_of(self.model, self.example)
         self.observer = method.observer(self.model)
+        self.cost = SpikeCost(self.model, method.activity) if method.activity else None
         self._hooks: Hooks | None = None
         held = list(optimizer) if isinstance(optimizer, Sequence) else [optimizer]
         hooks = self._hooks = self._hooks_on(*held) if optimizer is not None else None
@@ -192,6 +197,8 @@ class Pruner:
             self._start()
         if hooks is not None:
             hooks.hold()
+        if self.cost is not None:
+            self.cost.attach()
 
     # --- what a loop needs ---------------------------------------------------------------------
 
@@ -211,6 +218,8 @@ class Pruner:
     @torch.no_grad()
     def before_step(self) -> None:
         """Gradients are complete: the method acts, then the optimizer may move the weights."""
+        if self.cost is not None:
+            self.cost.settle()
         self.method.before_step(self)
         if self.observer is not None:
             self.observer.rest()
@@ -244,6 +253,8 @@ class Pruner:
         self._warn_of_extinction()
         if self.observer is not None:
             self.observer.rest()
+        if self.cost is not None:
+            self.cost.detach()
         return self.masks
 
     def state_dict(self) -> dict[str, Any]:
