@@ -5,6 +5,7 @@ from spikewire.lottery import lottery
 from spikewire.masks import apply_masks, choose
 from spikewire.measure import measure
 from spikewire.methods import (
+    ADMM,
     DPAP,
     ESL,
     GMP,
@@ -25,6 +26,7 @@ from spikewire.methods import (
     GraNet,
     GReg1,
     GReg2,
+    Minimax,
     OneShot,
     Prune,
     ReleasedCriticality,
@@ -43,6 +45,7 @@ from spikewire.train import fit
 from spikewire.weights import split, synaptic_weights
 
 __all__ = [
+    "ADMM",
     "DPAP",
     "ESL",
     "GMP",
@@ -68,6 +71,7 @@ __all__ = [
     "GradR",
     "Linear",
     "Method",
+    "Minimax",
     "OneShot",
     "Prune",
     "Pruner",

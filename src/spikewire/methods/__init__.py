@@ -6,10 +6,12 @@ the record and the algorithm.
 
 from __future__ import annotations
 
+from spikewire.methods.admm import ADMM
 from spikewire.methods.deepr import ChenDeepR, DeepR, SoftDeepR
 from spikewire.methods.dense import Dense
 from spikewire.methods.gates import UPF
 from spikewire.methods.hidden import STDS, GradR
+from spikewire.methods.minimax import Minimax
 from spikewire.methods.penalty import GReg1, GReg2
 from spikewire.methods.prune import GMP, SNIP, OneShot, Prune
 from spikewire.methods.rewire import (
@@ -48,6 +50,8 @@ METHODS: dict[str, type[Method]] = {
     "gradr": GradR,
     "stds": STDS,
     "upf": UPF,
+    "admm": ADMM,
+    "minimax": Minimax,
     "deepr": DeepR,
     "soft-deepr": SoftDeepR,
     "deepr-chen": ChenDeepR,
@@ -61,6 +65,7 @@ METHODS: dict[str, type[Method]] = {
 """Every method under its command-line name."""
 
 __all__ = [
+    "ADMM",
     "DPAP",
     "ESL",
     "GMP",
@@ -81,6 +86,7 @@ __all__ = [
     "GReg2",
     "GraNet",
     "GradR",
+    "Minimax",
     "OneShot",
     "Prune",
     "ReleasedCriticality",

@@ -1,0 +1,123 @@
+"""Minimax: pruning under a budget, with a price for each layer that breaks it."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+from typing import ClassVar
+
+import torch
+from torch import Tensor
+
+from spikewire.methods.prune import check_every, check_rise, cut, reaches, trim
+from spikewire.pruner import Method, Pruner
+from spikewire.schedules import Cubic
+from spikewire.synapses import Synapses
+from spikewire.units import Unit
+
+
+@dataclass(frozen=True)
+class Minimax(Method):
+    """Minimax: learned budgets of layers, and prices that rise until all keep to theirs.
+
+    ``min_{w, s} max_{y >= 0} L(w) + sum_l y_l B_l(w, s_l)``, with s_l synapses of layer l to go,
+    ``sum_l s_l`` the whole network's budget, and ``B_l`` the sum of the s_l smallest w^2. Chen et
+    al. 2023 (arXiv 2308.04672). In turn: w by the optimizer on L, then
+    ``w <- w / (1 + 2 lr y_l)`` for the synapses to go (the proximal step of ``y_l B_l``); every so
+    many steps ``y_l <- y_l + rate (every / steps) B_l / ||w_l||^2``, and s anew. At ``until`` what
+    is to go then is cut, and the rest trains on with that mask.
+
+    Where we depart from the authors' code: s is not descended on, with a second dual variable for
+    the budget whose rate is 1e10, but solved for: ``sum_l y_l B_l`` is least under the budget if
+    the smallest ``y_l w^2`` of the whole network go. So the budget is met at every moment, and it
+    follows a cubic. Each layer has a y of its own, theirs is one for all; B counts as a share of
+    the layer's ``||w||^2``, and the rate per training, so that neither depends on sizes. Theirs
+    masks in every step as well, begins with a trained network, spares the first layer, and returns
+    to the best weights on test data between budgets.
+
+    Args:
+        sparsity: share of zeros at the end, [0, 1).
+        y: price of each layer at the beginning, > 0, in units of loss over weight squared.
+        rate: what a price would rise by in a training if nothing gave way, >= 0.
+        unit: what is chosen together, see `spikewire.units`; None for synapse by synapse.
+        every: steps between two events, 1 or more.
+        begin, until: progress at which pruning starts and at which the rest is cut,
+            0 <= begin < until < 1.
+
+    Raises:
+        ValueError: if one of them is out of its range.
+
+    >>> Minimax(sparsity=0.9).plan()(0.5)
+    0.9
+    """
+
+    source: ClassVar[str] = "Chen et al. 2023, arXiv 2308.04672"
+    needs_rate: ClassVar[bool] = True
+
+    sparsity: float = 0.9
+    y: float = 10.0
+    rate: float = 1000.0
+    unit: Unit = None
+    every: int = 100
+    begin: float = 0.0
+    until: float = 0.5
+
+    def __post_init__(self) -> None:
+        check_rise(0.0, self.sparsity)
+        check_every(self.every)
+        if not (0.0 < self.y < math.inf and 0.0 <= self.rate < math.inf):
+            raise ValueError(
+                f"y={self.y!r}, rate={self.rate!r}: give a price above 0, and what it may rise by, "
+                "0 or more"
+            )
+        if not 0.0 <= self.begin < self.until < 1.0:
+            raise ValueError(
+                f"begin={self.begin!r}, until={self.until!r}: give the progress at which pruning "
+                "starts and at which the rest is cut, 0 <= begin < until < 1"
+            )
+
+    def plan(self) -> Cubic:
+        """Sparsity that is budgeted for, as a function of progress."""
+        return Cubic(0.0, self.sparsity, self.begin, self.until)
+
+    def event(self, pruner: Pruner) -> bool:
+        return reaches(pruner, self.until)
+
+    def start(self, pruner: Pruner) -> None:
+        for s in pruner:
+            s.state["y"] = torch.tensor(self.y, device=s.weight.device)
+            s.state["going"] = torch.zeros_like(s.weight)
+
+    def before_step(self, pruner: Pruner) -> None:
+        budget = pruner.budget(self.plan()(pruner.progress), None)
+        if self.event(pruner):
+            cut(pruner, budget, _worth)
+            for s in pruner:
+                s.state.clear()
+        elif pruner.progress < self.until and pruner.step % self.every == 0:
+            self._raise(pruner)
+            masks = pruner.choose(pruner.scored(_worth), budget)
+            for s in pruner:
+                s.state["going"] = (~masks[s.name]).to(s.weight)
+
+    def after_step(self, pruner: Pruner) -> None:
+        for s in pruner:
+            if s.state:
+                y = float(s.state["y"])
+                shrunk = 1.0 / (1.0 + 2.0 * pruner.lr(s) * y)
+                s.weight.addcmul_(s.weight, s.state["going"], value=shrunk - 1.0)
+
+    def finish(self, pruner: Pruner) -> None:
+        trim(pruner, pruner.budget(self.sparsity, None))
+
+    def _raise(self, pruner: Pruner) -> None:
+        """Raise the price of each layer by the share of its weights that is to go and is there."""
+        for s in pruner:
+            squares = s.weight.double().square()
+            left = (squares * s.state["going"]).sum() / squares.sum().clamp(min=1e-300)
+            s.state["y"] += self.rate * self.every / pruner.steps * left
+
+
+def _worth(synapses: Synapses, pruner: Pruner) -> Tensor:
+    """``sqrt(y) |w|``, ranked as ``y w^2`` is."""
+    return synapses.state["y"].sqrt() * synapses.weight.abs()
