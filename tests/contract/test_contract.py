@@ -50,6 +50,8 @@ RECIPES = {
     "gradr": ({"alpha": 0.15}, None),
     "stds": ({"width": 0.1}, None),
     "upf": ({"penalty": 1e-6, "rate": 0.1, "until": 0.6, "birth": 0.3}, None),
+    "admm": ({"sparsity": SPARSITY, "every": EVERY, "until": 0.7, "activity": 0.1}, SPARSITY),
+    "minimax": ({"sparsity": SPARSITY, "every": EVERY, "until": 0.7}, SPARSITY),
     "deepr": ({"sparsity": SPARSITY, "l1": 0.1, "temperature": 1e-4}, SPARSITY),
     "soft-deepr": ({"sparsity": SPARSITY, "l1": 0.1, "temperature": 1e-4}, None),
     "deepr-chen": ({"l1": 0.1, "max_sparsity": 0.5, "temperature": 1e-4}, None),
@@ -421,6 +423,8 @@ def test_a_gradient_scaler_changes_nothing_and_may_skip(name, kind):
     train(plain, optimizer, 0, 9)
     net, moves, pruner = set_up(name, kind)
     scaler = torch.amp.GradScaler("cpu", init_scale=1024.0, growth_interval=1000)
+    if pruner.cost is not None:
+        pruner.cost.scale = scaler.get_scale
     for step in range(9):
         if step in (0, 4, 6):
             before = snapshot(net, pruner)

@@ -13,7 +13,6 @@ from spikewire.methods.prune import check_every, check_rise, cut, reaches, trim
 from spikewire.pruner import Method, Pruner
 from spikewire.schedules import Cubic
 from spikewire.synapses import Synapses
-from spikewire.units import Unit
 
 
 @dataclass(frozen=True)
@@ -39,7 +38,6 @@ class Minimax(Method):
         sparsity: share of zeros at the end, [0, 1).
         y: price of each layer at the beginning, > 0, in units of loss over weight squared.
         rate: what a price would rise by in a training if nothing gave way, >= 0.
-        unit: what is chosen together, see `spikewire.units`; None for synapse by synapse.
         every: steps between two events, 1 or more.
         begin, until: progress at which pruning starts and at which the rest is cut,
             0 <= begin < until < 1.
@@ -57,7 +55,6 @@ class Minimax(Method):
     sparsity: float = 0.9
     y: float = 10.0
     rate: float = 1000.0
-    unit: Unit = None
     every: int = 100
     begin: float = 0.0
     until: float = 0.5
@@ -85,39 +82,41 @@ class Minimax(Method):
 
     def start(self, pruner: Pruner) -> None:
         for s in pruner:
-            s.state["y"] = torch.tensor(self.y, device=s.weight.device)
+            dtype = torch.promote_types(s.weight.dtype, torch.float32)
+            s.state["y"] = torch.full((), self.y, dtype=dtype, device=s.weight.device)
             s.state["going"] = torch.zeros_like(s.weight)
 
     def before_step(self, pruner: Pruner) -> None:
-        budget = pruner.budget(self.plan()(pruner.progress), None)
         if self.event(pruner):
-            cut(pruner, budget, _worth)
+            cut(pruner, self._budget(pruner), _worth)
             for s in pruner:
                 s.state.clear()
         elif pruner.progress < self.until and pruner.step % self.every == 0:
-            self._raise(pruner)
-            masks = pruner.choose(pruner.scored(_worth), budget)
+            for s in pruner:
+                s.state["y"] += self.rate * self.every / pruner.steps * _left(s)
+            masks = pruner.choose(pruner.scored(_worth), self._budget(pruner))
             for s in pruner:
                 s.state["going"] = (~masks[s.name]).to(s.weight)
 
     def after_step(self, pruner: Pruner) -> None:
         for s in pruner:
             if s.state:
-                y = float(s.state["y"])
-                shrunk = 1.0 / (1.0 + 2.0 * pruner.lr(s) * y)
+                shrunk = 1.0 / (1.0 + 2.0 * pruner.lr(s) * float(s.state["y"]))
                 s.weight.addcmul_(s.weight, s.state["going"], value=shrunk - 1.0)
 
     def finish(self, pruner: Pruner) -> None:
         trim(pruner, pruner.budget(self.sparsity, None))
 
-    def _raise(self, pruner: Pruner) -> None:
-        """Raise the price of each layer by the share of its weights that is to go and is there."""
-        for s in pruner:
-            squares = s.weight.double().square()
-            left = (squares * s.state["going"]).sum() / squares.sum().clamp(min=1e-300)
-            s.state["y"] += self.rate * self.every / pruner.steps * left
+    def _budget(self, pruner: Pruner) -> int | dict[str, int]:
+        return pruner.budget(self.plan()(pruner.progress), None)
 
 
 def _worth(synapses: Synapses, pruner: Pruner) -> Tensor:
-    """``sqrt(y) |w|``, ranked as ``y w^2`` is."""
+    """``sqrt(y) |w|``, which ranks as ``y w^2`` does."""
     return synapses.state["y"].sqrt() * synapses.weight.abs()
+
+
+def _left(synapses: Synapses) -> Tensor:
+    """``B / ||w||^2``: what is still there of the synapses that are to go, as a share of all."""
+    squares = synapses.weight.to(synapses.state["y"].dtype).square()
+    return (squares * synapses.state["going"]).sum() / squares.sum()
