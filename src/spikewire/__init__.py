@@ -1,5 +1,6 @@
 """spikewire: prune deep spiking neural networks, in place, in your own training loop."""
 
+from spikewire.activity import SpikeCost
 from spikewire.compact import compact
 from spikewire.lottery import lottery
 from spikewire.masks import apply_masks, choose
@@ -81,6 +82,7 @@ __all__ = [
     "Slim",
     "SlimCriticality",
     "SoftDeepR",
+    "SpikeCost",
     "Steps",
     "Synapses",
     "Ticket",
