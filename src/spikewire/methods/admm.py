@@ -8,7 +8,8 @@ from typing import ClassVar
 import torch
 
 from spikewire.activity import check_activity
-from spikewire.methods.prune import check_every, check_rise, check_share, cut, reaches, trim
+from spikewire.methods.checks import check_every, check_rise, check_share
+from spikewire.methods.prune import cut, reaches, trim
 from spikewire.pruner import Method, Pruner
 from spikewire.scores import magnitude
 from spikewire.shares import Share, uniform

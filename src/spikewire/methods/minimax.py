@@ -9,7 +9,8 @@ from typing import ClassVar
 import torch
 from torch import Tensor
 
-from spikewire.methods.prune import check_every, check_rise, cut, reaches, trim
+from spikewire.methods.checks import check_every, check_rise
+from spikewire.methods.prune import cut, reaches, trim
 from spikewire.pruner import Method, Pruner
 from spikewire.schedules import Cubic
 from spikewire.synapses import Synapses
@@ -30,17 +31,15 @@ class Minimax(Method):
     the budget whose rate is 1e10, but solved for: ``sum_l y_l B_l`` is least under the budget if
     the smallest ``y_l w^2`` of the whole network go. So the budget is met at every moment, and it
     follows a cubic. Each layer has a y of its own, theirs is one for all; B counts as a share of
-    the layer's ``||w||^2``, and the rate per training, so that neither depends on sizes. Theirs
-    masks in every step as well, begins with a trained network, spares the first layer, and returns
-    to the best weights on test data between budgets.
+    the layer's ``||w||^2``, and the rate per training, so neither depends on sizes. Theirs masks in
+    every step too, starts trained, spares the first layer, and returns to the best on test data.
 
     Args:
         sparsity: share of zeros at the end, [0, 1).
         y: price of each layer at the beginning, > 0, in units of loss over weight squared.
         rate: what a price would rise by in a training if nothing gave way, >= 0.
         every: steps between two events, 1 or more.
-        begin, until: progress at which pruning starts and at which the rest is cut,
-            0 <= begin < until < 1.
+        begin, until: progress when pruning starts and the rest is cut, 0 <= begin < until < 1.
 
     Raises:
         ValueError: if one of them is out of its range.
