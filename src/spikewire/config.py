@@ -33,6 +33,9 @@ from spikewire.train import LOSSES, PRECISIONS
 FILES = ("weights", "possible")
 """The settings of a recipe that name files."""
 
+OPTIMIZERS = ("adam", "adamw", "sgd", "normalised-sgd")
+"""What may move the weights of a recipe's network; the last is for STDP."""
+
 Positive = Annotated[int, Field(ge=1)]
 Fraction = Annotated[float, Field(ge=0.0, lt=1.0)]
 
@@ -63,7 +66,7 @@ class Dataset:
 
 @dataclass(frozen=True)
 class Optimizer:
-    """How weights move: "adam", "adamw" or "sgd"; ``schedule`` is a factor on ``lr``."""
+    """How weights move: a name of `OPTIMIZERS`; ``schedule`` is a factor on ``lr``."""
 
     name: str = "adam"
     lr: Annotated[float, Field(gt=0.0)] = 1e-3
@@ -158,7 +161,7 @@ def recipe(table: Mapping[str, Any]) -> Recipe:
             parts[key] = builder(parts[key])
     built = _validated("", Recipe, parts)
     check("data.augment", built.data.augment, AUGMENTS)
-    check("optimizer", built.optimizer.name, ("adam", "adamw", "sgd"))
+    check("optimizer", built.optimizer.name, OPTIMIZERS)
     check("loss", built.loss, LOSSES)
     check("precision", built.precision, PRECISIONS)
     if max(built.keep, default=0) > built.epochs:

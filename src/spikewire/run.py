@@ -50,6 +50,7 @@ from spikewire.lottery import Masks, draw
 from spikewire.masks import pack, unpack
 from spikewire.measure import Report, measure, readout, testing
 from spikewire.methods import Dense
+from spikewire.nets import NormalisedSGD
 from spikewire.pruner import Pruner
 from spikewire.runtime import SparseNetwork, c99, compare, file, program_of, sparse
 from spikewire.synapses import Synapses
@@ -160,6 +161,8 @@ def optimizer_of(recipe: Recipe, model: nn.Module) -> torch.optim.Optimizer:
         return torch.optim.SGD(
             parameters, chosen.lr, momentum=chosen.momentum, weight_decay=chosen.weight_decay
         )
+    if chosen.name == "normalised-sgd":
+        return NormalisedSGD(parameters, chosen.lr)
     kind = torch.optim.Adam if chosen.name == "adam" else torch.optim.AdamW
     return kind(parameters, chosen.lr, weight_decay=chosen.weight_decay, fused=True)
 

@@ -157,7 +157,8 @@ def fit(
 
     Args:
         model: images (B, C, H, W) to outputs (T, B, classes) or (B, classes); reset after every
-            batch.
+            batch. One that learns without labels has a method ``assign(batches)``, which is shown
+            the training data before every evaluation.
         optimizer: holds the parameters; a `Pruner` attached to it works along.
         train: batches of (images, labels): `data.Batches`, or a torch DataLoader. With a
             DataLoader a continued run is exact if its workers and transforms draw no randomness;
@@ -211,6 +212,8 @@ def fit(
             if halt := distributed.agree(stop()):
                 break
         state = _summed(state, device)
+        if state.complete:
+            trainer.label(state, train)
         due = state.epoch % evaluate_every == 0 or state.epoch == epochs
         parts = {"validation": validation, "test": test} if due else {}
         yield _evaluated(state, model, _objective(loss), parts) if state.complete else state
@@ -289,6 +292,12 @@ class _Trainer:
                 seen=state.seen + len(labels),
             )
             yield state
+
+    def label(self, state: Epoch, train: Loader | Sized) -> None:
+        """Show labels to a network that learned without them."""
+        assign = getattr(unwrapped(self.forward), "assign", None)
+        if assign is not None:
+            assign(self.batches(train, replace(state, batch=0)))
 
     def batches(self, train: Any, state: Epoch) -> Iterable[tuple[Tensor, Tensor]]:
         if hasattr(train, "epoch"):

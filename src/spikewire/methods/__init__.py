@@ -9,6 +9,7 @@ from __future__ import annotations
 from spikewire.methods.admm import ADMM
 from spikewire.methods.deepr import ChenDeepR, DeepR, SoftDeepR
 from spikewire.methods.dense import Dense
+from spikewire.methods.freeze import Freeze
 from spikewire.methods.gates import UPF
 from spikewire.methods.hidden import STDS, GradR
 from spikewire.methods.minimax import Minimax
@@ -27,6 +28,7 @@ from spikewire.methods.rewire import (
 )
 from spikewire.methods.slim import SCA, APoZ, Slim, SlimCriticality
 from spikewire.methods.survival import DPAP
+from spikewire.methods.threshold import AdaptiveThreshold, Progressive, Threshold
 from spikewire.methods.ticket import Ticket
 from spikewire.pruner import Method
 
@@ -47,6 +49,10 @@ METHODS: dict[str, type[Method]] = {
     "criticality-released": ReleasedCriticality,
     "rewire": Rewire,
     "dpap": DPAP,
+    "threshold": Threshold,
+    "adaptive-threshold": AdaptiveThreshold,
+    "progressive": Progressive,
+    "freeze": Freeze,
     "gradr": GradR,
     "stds": STDS,
     "upf": UPF,
@@ -78,16 +84,19 @@ __all__ = [
     "STDS",
     "UPF",
     "APoZ",
+    "AdaptiveThreshold",
     "ChenDeepR",
     "Criticality",
     "DeepR",
     "Dense",
+    "Freeze",
     "GReg1",
     "GReg2",
     "GraNet",
     "GradR",
     "Minimax",
     "OneShot",
+    "Progressive",
     "Prune",
     "ReleasedCriticality",
     "Rewire",
@@ -95,5 +104,6 @@ __all__ = [
     "Slim",
     "SlimCriticality",
     "SoftDeepR",
+    "Threshold",
     "Ticket",
 ]

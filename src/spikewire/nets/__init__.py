@@ -11,6 +11,7 @@ from spikewire.nets.fc import fc
 from spikewire.nets.lsnn import ALIF, lsnn
 from spikewire.nets.neurons import LIF, Repeat
 from spikewire.nets.resnet19 import resnet19
+from spikewire.nets.stdp import Competition, NormalisedSGD, diehl_cook, stdp
 from spikewire.nets.tiny import tiny
 from spikewire.nets.vgg16 import vgg16
 from spikewire.spelling import check
@@ -22,18 +23,23 @@ NETS: dict[str, Callable[..., nn.Module]] = {
     "resnet19": resnet19,
     "tiny": tiny,
     "lsnn": lsnn,
+    "diehl-cook": diehl_cook,
 }
 
 __all__ = [
     "ALIF",
     "LIF",
     "NETS",
+    "Competition",
+    "NormalisedSGD",
     "Repeat",
     "conv6fc2",
+    "diehl_cook",
     "fc",
     "lsnn",
     "net",
     "resnet19",
+    "stdp",
     "tiny",
     "vgg16",
 ]
