@@ -38,7 +38,9 @@ def test_what_is_weaker_than_tau_goes_and_stays_away():
     assert pruner.sparsity == pytest.approx(0.4)
 
 
-@pytest.mark.parametrize(("every", "begin", "left"), [(2, 0.0, [3, 3, 2, 2]), (1, 0.75, [3, 3, 3, 2])])
+@pytest.mark.parametrize(
+    ("every", "begin", "left"), [(2, 0.0, [3, 3, 2, 2]), (1, 0.75, [3, 3, 3, 2])]
+)
 def test_when_it_cuts(every, begin, left):
     """At step 0 nothing has been learned: the first event comes `every` steps later, or more."""
     net = layer([0.9, 0.2, 0.05])

@@ -16,11 +16,11 @@ from spikewire.schedules import Schedule, at
 class Freeze(Method):
     """Soft pruning: synapses weaker than a threshold are held at a value and learn no more.
 
-    ``|w| < tau`` becomes ``sign(w) value`` (``value`` where w is 0), at intervals, for good. With a value above 0 nothing is
-    pruned: the network is as dense as before, and what is saved are updates, while it trains. With
-    ``value=0`` it is the conventional pruning that Shi et al. 2019 (doi 10.3389/fnins.2019.00405)
-    compare theirs with. They choose when to freeze by how often a neuron has fired; here it is at
-    intervals. Their value and thresholds are not verified here.
+    ``|w| < tau`` becomes ``sign(w) value`` (``value`` where w is 0), at intervals, for good. With a
+    value above 0 nothing is pruned: the network is as dense as before, and what is saved are
+    updates, while it trains. With ``value=0`` it is the conventional pruning that Shi et al. 2019
+    (doi 10.3389/fnins.2019.00405) compare theirs with. They choose when to freeze by how often a
+    neuron has fired; here it is at intervals. Their value and thresholds are not verified here.
 
     Args:
         tau: threshold in units of weights, >= 0, or its schedule.

@@ -1,8 +1,8 @@
 """Threshold: cut what is weak, whatever number of synapses that is.
 
-Three methods that differ in where the threshold lies and in what becomes of the survivors. They need
-no gradient, so they work in any loop, also one that learns by STDP. Long for that: each says how it
-departs from its paper.
+Three methods that differ in where the threshold lies and in what becomes of the survivors. They
+need no gradient, so they work in any loop, also one that learns by STDP. Long for that: each says
+how it departs from its paper.
 """
 
 from __future__ import annotations
@@ -98,9 +98,9 @@ class AdaptiveThreshold(Threshold):
 
     ``|w| < tau m`` goes, with m the mean ``|w|`` of the synapses that the neuron still has: neurons
     with weak synapses keep as large a share of them as others, and none fails. Guo et al. 2020 (doi
-    10.3389/fnins.2020.598876), whose thresholds adapt over time and neurons to that end, from firing
-    activity; their formula is not verified here, and this one only sees weights. Fields besides
-    those of `Threshold`:
+    10.3389/fnins.2020.598876), whose thresholds adapt over time and neurons to that end, from
+    firing activity; their formula is not verified here, and this one only sees weights. Fields
+    besides those of `Threshold`:
 
     Args:
         tau: threshold in units of m, >= 0, or its schedule.
@@ -123,8 +123,8 @@ class AdaptiveThreshold(Threshold):
 class Progressive(Threshold):
     """Cut by a threshold that rises event by event, and reinforce what it spares.
 
-    ``|w| < tau`` goes, and ``|w| <- |w| + boost tau`` for the others, as much for the weak as for the
-    strong: what has just passed the threshold is lifted above the next. Elbez et al. 2020
+    ``|w| < tau`` goes, and ``|w| <- |w| + boost tau`` for the others, as much for the weak as for
+    the strong: what has just passed the threshold is lifted above the next. Elbez et al. 2020
     (Progressive Pruning and Dynamic Synaptic Weight Reinforcement, published as doi
     10.1002/cpe.6891); their formulas are not verified here. Fields besides those of `Threshold`:
 

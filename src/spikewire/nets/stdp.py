@@ -137,7 +137,7 @@ class Competition(neuron.BaseNode):
     def __init__(
         self,
         neurons: int,
-        tau: float = 50.0,
+        tau: float = 25.0,
         threshold: float = 13.0,
         rise: float = 0.26,
         recovery: float = 1e-3,
@@ -278,22 +278,22 @@ class DiehlCook(nn.Module):
     def _check(self) -> None:
         if self.synapses.weight.mean(1).max() > 1.01 * MEAN:
             raise ValueError(
-                f"weights of a neuron have a mean above {MEAN}: STDP alone only adds to them; train "
-                'this network with optimizer "normalised-sgd" (nets.NormalisedSGD)'
+                f"weights of a neuron have a mean above {MEAN}: STDP alone only adds to them; "
+                'train this network with optimizer "normalised-sgd" (nets.NormalisedSGD)'
             )
 
 
 def diehl_cook(
     neurons: int = 400,
-    T: int = 100,
+    T: int = 50,
     inputs: int = 784,
     classes: int = 10,
     labelled: int = 10_000,
-    rate: float = 0.2,
+    rate: float = 0.4,
     low: float = -0.42,
     high: float = 2.82,
-    tau: float = 50.0,
-    trace: float = 10.0,
+    tau: float = 25.0,
+    trace: float = 5.0,
     depression: float = 0.0,
     threshold: float = 13.0,
     rise: float = 0.26,
