@@ -103,15 +103,16 @@ class AdaptiveThreshold(Threshold):
     besides those of `Threshold`:
 
     Args:
-        tau: threshold in units of m, >= 0, or its schedule.
+        tau: threshold in units of m, >= 0, or its schedule; from 1 on there is no end to it, since
+            m rises with each cut.
 
     >>> AdaptiveThreshold().tau(0.5)
-    0.5
+    0.35
     """
 
     source: ClassVar[str] = "Guo et al. 2020, doi 10.3389/fnins.2020.598876"
 
-    tau: Schedule | float = Linear(0.0, 1.0)
+    tau: Schedule | float = Linear(0.0, 0.7)
 
     def limit(self, synapses: Synapses, pruner: Pruner) -> Tensor | float:
         strength = synapses.weight.abs().flatten(1)
