@@ -371,3 +371,5 @@ def test_the_names():
     assert METHODS["threshold"] is Threshold
     with pytest.raises(ValueError, match=r"normalised-sgd"):
         recipe(override(read("stdp"), ["optimizer=rmsprop"]))
+    with pytest.raises(ValueError, match=r"weight_decay=0\.1"):
+        recipe(override(read("stdp"), ["optimizer.weight_decay=0.1"]))

@@ -162,6 +162,11 @@ def recipe(table: Mapping[str, Any]) -> Recipe:
     built = _validated("", Recipe, parts)
     check("data.augment", built.data.augment, AUGMENTS)
     check("optimizer", built.optimizer.name, OPTIMIZERS)
+    if built.optimizer.name == "normalised-sgd" and built.optimizer.weight_decay:
+        raise ValueError(
+            f"optimizer.weight_decay={built.optimizer.weight_decay}: normalised-sgd keeps the mean "
+            "of a neuron's weights, which decay would not change: leave it at 0"
+        )
     check("loss", built.loss, LOSSES)
     check("precision", built.precision, PRECISIONS)
     if max(built.keep, default=0) > built.epochs:
