@@ -36,7 +36,7 @@ def spikes(T, B, N, share, seed):
 @pytest.mark.parametrize(
     ("before", "behind", "change"),
     [
-        # tau = 2: a trace of 1 is 1/2 one step later, then 1/4
+        # a trace of 1 is 1/2 one step later, then 1/4
         ([0], [2], 0.25),  # causes count with the trace of the input
         ([0, 1], [2], 0.75),
         ([0], [0], 1.0 - 3.0),  # at the same time, both do
@@ -46,12 +46,12 @@ def spikes(T, B, N, share, seed):
     ],
 )
 def test_the_rule_by_hand(before, behind, change):
-    found = stdp(train_of(*before), train_of(*behind), tau=2.0, depression=3.0)
+    found = stdp(train_of(*before), train_of(*behind), trace=2.0, depression=3.0)
     assert found.item() == pytest.approx(change)
 
 
 def test_the_rule_against_a_transcription_pair_by_pair():
-    """Sum over pairs of spikes of (1 - 1/tau)^distance, no trace involved."""
+    """Sum over pairs of spikes of (1 - 1/trace)^distance, no trace involved."""
     before, behind = spikes(7, 3, 5, 0.4, 0), spikes(7, 3, 4, 0.3, 1)
     expected = torch.zeros(4, 5, dtype=torch.float64)
     for sample in range(3):
@@ -77,11 +77,11 @@ def test_the_rule_is_that_of_spikingjelly():
 
 
 @pytest.mark.parametrize(
-    ("tau", "depression", "name"), [(0.5, 0.0, "tau"), (2.0, -1.0, "depression")]
+    ("trace", "depression", "name"), [(0.5, 0.0, "trace"), (2.0, -1.0, "depression")]
 )
-def test_the_rule_refuses(tau, depression, name):
+def test_the_rule_refuses(trace, depression, name):
     with pytest.raises(ValueError, match=name):
-        stdp(train_of(0), train_of(1), tau, depression)
+        stdp(train_of(0), train_of(1), trace, depression)
 
 
 # --- normalisation --------------------------------------------------------------------------------
@@ -310,9 +310,9 @@ def test_it_learns_what_images_have_in_common_without_labels():
 
 # --- runs -----------------------------------------------------------------------------------------
 
-DIGITS = ("data=digits", "data.fraction=0.3", "epochs=2", "batch=16", "network.inputs=64",
+DIGITS = ("data=digits", "data.fraction=0.2", "epochs=2", "batch=16", "network.inputs=64",
           "network.neurons=30", "network.T=15", "network.threshold=2.0", "network.low=-0.82",
-          "network.high=1.84", "optimizer.lr=0.03", "network.labelled=300")  # fmt: skip
+          "network.high=1.84", "optimizer.lr=0.03", "network.labelled=200")  # fmt: skip
 
 
 @pytest.mark.parametrize(
