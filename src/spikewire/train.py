@@ -212,9 +212,9 @@ def fit(
             if halt := distributed.agree(stop()):
                 break
         state = _summed(state, device)
-        if state.complete:
-            trainer.label(state, train)
         due = state.epoch % evaluate_every == 0 or state.epoch == epochs
+        if state.complete and due:
+            trainer.label(state, train)
         parts = {"validation": validation, "test": test} if due else {}
         yield _evaluated(state, model, _objective(loss), parts) if state.complete else state
         if halt:
