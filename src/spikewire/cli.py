@@ -24,7 +24,9 @@ from rich.table import Column, Table
 
 from spikewire import config, distributed, formats, plots, report, study
 from spikewire import run as runs
+from spikewire import sweep as sweeps
 from spikewire import tensorboard as board
+from spikewire.claims import PATIENCE
 from spikewire.methods import METHODS
 from spikewire.rounds import Lottery, play
 from spikewire.runtime import file
@@ -250,7 +252,11 @@ def reproduce(
     items = [word for word in words if "=" not in word]
     asked = study.read(name)
     folder = records or Path("reproduce") / Path(name).stem
-    at = study.Records(asked, folder, sorted(word for word in words if "=" in word))
+    given = study.Records(asked, folder, sorted(word for word in words if "=" in word))
+    at = sweeps.settled(given)
+    if train and at is not given:
+        raise ValueError(f"{name} searches for settings first: spikewire sweep {name}")
+    asked = at.study
     needed = [run for each in items for run in at.needed(each)] if items else asked.all_runs
     wanted = list(dict.fromkeys(needed))
     if train:
@@ -278,6 +284,47 @@ def reproduce(
         _tables(tables)
     if not items:
         _page(at, " ".join([name, *words]), as_json)
+
+
+@app.command()
+def sweep(
+    name: Annotated[str, typer.Argument(help="A study by name, or a .toml file.")],
+    settings: Annotated[
+        list[str] | None, typer.Argument(help="key=value, laid over every run, such as epochs=2.")
+    ] = None,
+    records: Annotated[
+        Path | None, typer.Option(help="Folder of the runs.", show_default="reproduce/STUDY")
+    ] = None,
+    jobs: Annotated[int, typer.Option(min=1, help="Processes on this machine.")] = 1,
+    patience: Annotated[
+        float, typer.Option(help="Seconds until the run of a worker that died is taken over.")
+    ] = PATIENCE,
+    data: Root = None,
+    as_json: Json = False,
+) -> None:
+    """Search for settings, then train all runs of a study; machines that share a folder share it."""
+    words = sorted(settings or [])
+    folder = records or Path("reproduce") / Path(name).stem
+    at = study.Records(study.read(name), folder, words)
+    sweeps.check(at)
+    if jobs > 1:
+        command = [sys.executable, "-m", "spikewire", "sweep", name, *words]
+        command += ["--records", str(folder), "--patience", str(patience), "--json"]
+        command += ["--data", str(data)] if data else []
+        sweeps.employ(command, jobs)
+    else:
+        sweeps.work(
+            at, data, patience=patience, done=lambda run: typer.echo(f"trained {run}", err=True)
+        )
+    found = {grid.name: sweeps.tried(at, grid.name) for grid in at.study.grids}
+    chosen = {grid: told["chosen"] for grid, told in found.items() if told is not None}
+    if as_json:
+        runs_done = list(sweeps.settled(at).study.all_runs)
+        typer.echo(json.dumps({"folder": str(at.place), "chosen": chosen, "runs": runs_done}))
+        return
+    for grid, choice in chosen.items():
+        typer.echo(f"{grid}: {' '.join(choice)}")
+    typer.echo(f"{at.place}; spikewire leaderboard {at.place} compares its runs")
 
 
 @app.command()

@@ -23,6 +23,20 @@ train what is missing::
     name = "figure-4-mnist"
     kind = "courses"
     runs = { "no pruning" = "dense" }
+
+Settings can be found before the runs, see `sweep`: as many trials for each grid, judged on
+validation images::
+
+    [search]
+    trials = 4
+    run = ["epochs=3"]                       # laid over every trial
+    vary = { "optimizer.lr" = [1e-3, 3e-3] } # for all grids
+
+    [[grids]]
+    name = "gmp"
+    run = ["mnist"]
+    vary = { "method.sparsity" = [0.95, 0.9], seed = [0, 1] }
+    search = { "method.until" = [0.5, 0.7] } # for this one as well
 """
 
 from __future__ import annotations
@@ -37,9 +51,9 @@ from dataclasses import dataclass, field, replace
 from fnmatch import fnmatchcase
 from itertools import product
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Any
 
-from pydantic import ConfigDict, TypeAdapter, ValidationError
+from pydantic import ConfigDict, Field, TypeAdapter, ValidationError
 
 from spikewire import config, plots, report
 from spikewire.plots import Plot, mean_and_spread
@@ -57,7 +71,7 @@ class Grid:
 
     In its tables each has a row, named after the method and the values; those that differ in their
     seed alone share one. `against` names the grid whose runs, at the same values, they are compared
-    with, seed by seed.
+    with, seed by seed. `search` adds to what the study's search varies.
     """
 
     __pydantic_config__ = STRICT
@@ -68,6 +82,7 @@ class Grid:
     method: str = ""
     dataset: str = ""
     against: str = ""
+    search: dict[str, list[Any]] = field(default_factory=dict)
 
     def runs(self) -> dict[str, list[str]]:
         """The words of each run by its name.
@@ -144,6 +159,25 @@ class Drawing:
 
 
 @dataclass(frozen=True)
+class Search:
+    """How settings are found for each grid before its runs, see `sweep`.
+
+    Args:
+        trials: of each grid, the same number for all.
+        run: settings laid over every trial, such as fewer epochs.
+        vary: values of the settings that are searched for all grids.
+        seed: of the order in which choices are tried; another order is another search where
+            there are more choices than trials.
+    """
+
+    __pydantic_config__ = STRICT
+    trials: Annotated[int, Field(ge=1)]
+    run: list[str] = field(default_factory=list)
+    vary: dict[str, list[Any]] = field(default_factory=dict)
+    seed: Annotated[int, Field(ge=0)] = 0
+
+
+@dataclass(frozen=True)
 class Study:
     """What a study asks; see the module for its file.
 
@@ -154,6 +188,7 @@ class Study:
         rows: of its tables; those of its grids come after them.
         figures: all drawings; ``figure-6-a`` belongs to the item ``figure-6``.
         course: the run that is shown epoch by epoch.
+        search: how settings are found before the runs of the grids; None for as they are written.
     """
 
     __pydantic_config__ = STRICT
@@ -164,6 +199,7 @@ class Study:
     rows: list[Row] = field(default_factory=list)
     figures: list[Drawing] = field(default_factory=list)
     course: str = ""
+    search: Search | None = None
 
     @property
     def all_runs(self) -> dict[str, list[str]]:
@@ -184,6 +220,9 @@ class Study:
     def items(self) -> list[str]:
         """Names of everything that can be asked for."""
         return [*self.tables, *dict.fromkeys(item_of(drawing.name) for drawing in self.figures)]
+
+
+_STUDY = TypeAdapter(Study)
 
 
 def item_of(name: str) -> str:
@@ -214,11 +253,31 @@ def read(name: str) -> Study:
     >>> read("paper-g").tables
     ['table-1', 'table-4', 'table-2']
     """
-    told = config.table("study", name, config.shipped("studies"))
+    return study_of(name, config.table("study", name, config.shipped("studies")))
+
+
+def study_of(name: str, told: Mapping[str, Any]) -> Study:
+    """A study from the plain values of its file.
+
+    Raises:
+        ValueError: if they describe none.
+
+    >>> study_of("mine.toml", {"title": "Mine"}).title
+    'Mine'
+    """
     try:
-        return TypeAdapter(Study).validate_python(told)
+        return _STUDY.validate_python(told)
     except ValidationError as error:
         raise ValueError(f"{name} is no study: {error}") from error
+
+
+def plain(study: Study) -> dict[str, Any]:
+    """The plain values that `study_of` makes the same study of.
+
+    >>> study_of("mine.toml", plain(read("demo"))) == read("demo")
+    True
+    """
+    return _STUDY.dump_python(study, mode="json", exclude_none=True)
 
 
 @dataclass(frozen=True)

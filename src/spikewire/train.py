@@ -37,6 +37,10 @@ from spikewire.weights import unwrapped
 _COMPILE_PAYS_FROM = 2000
 
 
+class Diverged(ValueError):  # noqa: N818 - it says what training did
+    """The loss is no longer finite."""
+
+
 class Loader(Protocol):
     """Batches in an order that is a function of the epoch: `spikewire.data.Batches`."""
 
@@ -179,6 +183,7 @@ def fit(
 
     Raises:
         ValueError: on wrong arguments.
+        Diverged: as soon as the loss is no longer finite.
 
     >>> from spikewire.data import Batches, load
     >>> from spikewire.nets import tiny
@@ -312,7 +317,7 @@ class _Trainer:
         loss, hits = self.update(network, images.to(device), labels.to(device))
         reset(unwrapped(self.forward))
         if distributed.agree(not math.isfinite(loss)):
-            raise ValueError(
+            raise Diverged(
                 f"the loss is no longer finite in epoch {state.epoch}, batch {state.batch + 1}: "
                 "lower the learning rate (optimizer.lr)"
             )
