@@ -6,24 +6,36 @@ import sys
 from dataclasses import replace
 from pathlib import Path
 
+import optuna
 import pytest
-from test_study import write_run
 
 from spikewire import config, study, sweep
-from spikewire.config import override
 from spikewire.run import Stopped
 from spikewire.study import Grid, Records, Search, Study
-from spikewire.train import Diverged
+from spikewire.train import Diverged, Epoch
 
 SMALL = ["epochs=1", "batch=200", "network.T=2", "network.width=8", "twin=false", "compile=false"]
 
 
 def small(name="gmp", search=(), **vary):
-    return Grid(name, ["digits", *SMALL, f"method={name}"], vary or {"seed": [0]}, search=search)
+    words = ["digits", *SMALL, f"method={name}"]
+    return Grid(name, words, vary or {"seed": [0]}, search=dict(search))
 
 
 def searched(*grids, trials=2, **vary):
     return Study("t", grids=[*grids], search=Search(trials, [], vary))
+
+
+def write_run(out, recipe, validation, test):
+    """The files of a finished run of one epoch."""
+    out.mkdir(parents=True)
+    accuracy = {"validation": validation, "test": test}
+    facts = {"method": "gmp", "sparsity": 0.5, "layers": [], "accuracy": {"last": test}}
+    (out / "run.toml").write_text(recipe.toml())
+    (out / "metrics.jsonl").write_text(
+        json.dumps({"epoch": 1, "accuracy": accuracy, "sparsity": 0.5}) + "\n"
+    )
+    (out / "report.json").write_text(json.dumps(facts))
 
 
 @pytest.fixture
@@ -34,8 +46,7 @@ def pretended(monkeypatch):
     def pretend(reach):
         def run(recipe, out, **_):
             begun.append(out.name)
-            validation, test = reach(recipe)
-            write_run(out, [test], [0.5], toml=recipe.toml(), validation=validation)
+            write_run(out, recipe, *reach(recipe))
 
         monkeypatch.setattr("spikewire.run.run", run)
         return begun
@@ -44,7 +55,7 @@ def pretended(monkeypatch):
 
 
 def test_two_workers_share_a_sweep_and_one_survives_the_other(tmp_path):
-    """Nothing is trained twice but an epoch that SIGKILL cut off; the files are equal to the bit."""
+    """Nothing is trained twice but an epoch that SIGKILL cut off; files are equal to the bit."""
     done = subprocess.run(
         [sys.executable, Path(__file__).with_name("sweeping.py"), tmp_path],
         capture_output=True,
@@ -112,8 +123,6 @@ def test_every_grid_is_searched_equally_and_always_alike(tmp_path):
 
 
 def test_a_search_can_be_repeated_and_read_by_optuna(tmp_path, pretended):
-    import optuna
-
     begun = pretended(lambda recipe: (90.0, 90.0))
     asked = searched(small(), small("rigl"), **{"optimizer.lr": [1e-3, 1e-2]})
     for _ in range(2):
@@ -154,7 +163,7 @@ def test_a_run_that_fails_is_named_and_can_be_had_by_others(tmp_path, pretended)
         raise ValueError("it does not fit")
 
     pretended(fail)
-    asked = Records(Study("t", {"one": ["digits"]}), tmp_path)
+    asked = Records(Study("t", runs={"one": ["digits"]}), tmp_path)
     for _ in range(2):  # the second does not wait until the claim of the first is stale
         with pytest.raises(ValueError, match="one: it does not fit"):
             sweep.work(asked)
@@ -171,12 +180,10 @@ def test_who_was_taken_for_dead_leaves_the_run_to_its_heir(tmp_path, monkeypatch
             show(out, recipe, Epoch(1, 6, 7, 6), None)
             show(out, recipe, Epoch(1, 7, 7, 7), None)
             pytest.fail("went on")
-        write_run(out, [90.0], [0.5], toml=recipe.toml())
-
-    from spikewire.train import Epoch
+        write_run(out, recipe, 90.0, 90.0)
 
     monkeypatch.setattr("spikewire.run.run", run)
-    sweep.work(Records(Study("t", {"one": ["digits"]}), tmp_path), patience=0.2)
+    sweep.work(Records(Study("t", runs={"one": ["digits"]}), tmp_path), patience=0.2)
     assert epochs == ["one", "one"]  # the heir died in turn
 
 
@@ -208,7 +215,7 @@ def test_an_interrupted_worker_stops_and_gives_its_claim_back(tmp_path, monkeypa
 
     monkeypatch.setattr("spikewire.run.run", stop)
     with pytest.raises(Stopped):
-        sweep.work(Records(Study("t", {"one": ["digits"]}), tmp_path))
+        sweep.work(Records(Study("t", runs={"one": ["digits"]}), tmp_path))
     assert (tmp_path / "claims" / "one" / "0001").stat().st_mtime == 0
 
 
@@ -221,7 +228,7 @@ def test_an_interrupted_worker_stops_and_gives_its_claim_back(tmp_path, monkeypa
         (searched(small(), **{"method.until": [1, 2]}), ["method.until=1"], "is searched for"),
         (searched(small(), epochs=[1, 2]), ["data.validation=0"], "no validation images"),
         (searched(small(batch=[0, 1]), epochs=[1, 2]), [], "gmp-0: batch"),
-        (Study("t", {"one": ["digits", "epoch=1"]}), [], "one: unknown key epoch"),
+        (Study("t", runs={"one": ["digits", "epoch=1"]}), [], "one: unknown key epoch"),
     ],
 )
 def test_what_cannot_be_done_is_refused_before_any_work(tmp_path, asked, settings, message):

@@ -1,4 +1,4 @@
-"""The command line: train, lottery, report, measure, plot, export, run, reproduce, ..."""
+"""The command line: train, lottery, report, measure, plot, export, run, reproduce, sweep, ..."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ from rich.progress import (
 )
 from rich.table import Column, Table
 
-from spikewire import config, distributed, formats, plots, report, study
+from spikewire import config, distributed, formats, leaderboard, plots, report, study
 from spikewire import run as runs
 from spikewire import sweep as sweeps
 from spikewire import tensorboard as board
@@ -302,7 +302,7 @@ def sweep(
     data: Root = None,
     as_json: Json = False,
 ) -> None:
-    """Search for settings, then train all runs of a study; machines that share a folder share it."""
+    """Search for settings, then train all runs of a study, beside all who work in its folder."""
     words = sorted(settings or [])
     folder = records or Path("reproduce") / Path(name).stem
     at = study.Records(study.read(name), folder, words)
@@ -325,6 +325,17 @@ def sweep(
     for grid, choice in chosen.items():
         typer.echo(f"{grid}: {' '.join(choice)}")
     typer.echo(f"{at.place}; spikewire leaderboard {at.place} compares its runs")
+
+
+@app.command("leaderboard")
+def write_leaderboard(
+    folders: Annotated[list[Path], typer.Argument(help="Folders of sweeps, one for each section.")],
+    out: Annotated[Path, typer.Option("--out", "-o", help="Folder to write to.")] = Path(
+        leaderboard.NAME
+    ),
+) -> None:
+    """Compare the methods of sweeps, from their records: a page, and the same as JSON and CSV."""
+    _written(leaderboard.write(folders, out), as_json=False)
 
 
 @app.command()

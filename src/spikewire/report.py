@@ -309,7 +309,7 @@ def bought(report: Any, dense: Any = None) -> list[Bought]:
                    note="multiply-accumulates on real-valued input"),
         _ratio_row("Energy per image, estimate", other.get("energy_nj"), report.get("energy_nj"),
                    _energy, report.get("energy_assumptions") or ""),
-        _ratio_row("Firing rate", _rate(other), _rate(report), _share,
+        _ratio_row("Firing rate", firing_rate(other), firing_rate(report), _share,
                    "mean over neurons and time steps"),
         _ratio_row("Silent neurons", _silent(other), _silent(report),
                    note=_of_neurons(report)),
@@ -396,7 +396,7 @@ def _row(reports: list[dict[str, Any]], dense: Mapping[Any, float | None]) -> di
         "against dense": _signed(mean - base) if known else NONE,  # type: ignore[operator]
         "SynOps": _over_seeds(reports, lambda run: run.get("synops"), "{:,.0f}"),
         "energy": _over_seeds(reports, lambda run: run.get("energy_nj"), "{:,.1f} nJ"),
-        "file": _over_seeds(reports, _file, "{:,.0f} B"),
+        "file": _over_seeds(reports, stored_bytes, "{:,.0f} B"),
         "firing rate": _over_seeds(reports, _percent_rate, "{:.2f} %"),
         "seconds per epoch": _over_seeds(
             reports, lambda run: run.get("seconds_per_epoch"), "{:.1f}"
@@ -616,7 +616,12 @@ def _best(report: Any) -> tuple[float | None, int | None]:
     return accuracy.get("validation_best"), accuracy.get("validation_best_epoch")
 
 
-def _file(report: Any) -> float | None:
+def stored_bytes(report: Any) -> float | None:
+    """Size of the network's file: sparse, or dense of a dense run; None if it is not known.
+
+    >>> stored_bytes({"method": "gmp", "bytes": {"dense": 900, "sparse": 90}})
+    90
+    """
     kind = "dense" if report["method"] == "dense" else "sparse"
     return (report.get("bytes") or {}).get(kind)
 
@@ -633,7 +638,12 @@ def _neurons(report: Any) -> int:
     return sum(layer["neurons"] for layer in report.get("firing") or ())
 
 
-def _rate(report: Any) -> float | None:
+def firing_rate(report: Any) -> float | None:
+    """Spikes per neuron and time step over all neuron layers; None if there are none.
+
+    >>> firing_rate({"firing": [{"neurons": 3, "rate": 0.5}, {"neurons": 1, "rate": 0.1}]})
+    0.4
+    """
     neurons = _neurons(report)
     if not neurons:
         return None
@@ -641,7 +651,7 @@ def _rate(report: Any) -> float | None:
 
 
 def _percent_rate(report: Any) -> float | None:
-    rate = _rate(report)
+    rate = firing_rate(report)
     return None if rate is None else 100 * rate
 
 
@@ -669,7 +679,12 @@ def _recipe(config: Mapping[str, Any]) -> str:
 
 
 @cache
-def _template() -> Template:
+def template(name: str) -> Template:
+    """A page of `templates`, which escapes whatever it is given.
+
+    >>> template("report.html.j2").name
+    'report.html.j2'
+    """
     environment = Environment(
         loader=PackageLoader("spikewire"),
         autoescape=True,
@@ -677,12 +692,12 @@ def _template() -> Template:
         trim_blocks=True,
         lstrip_blocks=True,
     )
-    return environment.get_template("report.html.j2")
+    return environment.get_template(name)
 
 
 def _page(run: Run, other: Run | None, embedded: Sequence[Mapping[str, str]]) -> str:
     report, dense = run.report, other.report if other else None
-    return _template().render(
+    return template("report.html.j2").render(
         title=_title(report),
         facts=_facts(run),
         lead=_lead(report, dense),

@@ -423,7 +423,7 @@ class Records:
         smaller = [run for run in runs if run.report.get("compact")]
         judged = [run for run in runs if _validation(run) is not None]
         accuracy, spread = _over(runs, _last)
-        difference, interval = paired(_by_seed(runs), _by_seed(rivals))
+        difference, interval = paired(by_seed(runs), by_seed(rivals))
         return {
             "method": row.method,
             "dataset": row.dataset,
@@ -594,7 +594,12 @@ def _last(run: report.Run) -> float:
     return run.report["accuracy"]["last"]
 
 
-def _by_seed(runs: Iterable[report.Run]) -> dict[int, float]:
+def by_seed(runs: Iterable[report.Run]) -> dict[int, float]:
+    """Test accuracy after the last epoch of each run, in percent, by its seed.
+
+    >>> by_seed([])
+    {}
+    """
     return {run.report["seed"]: _last(run) for run in runs}
 
 

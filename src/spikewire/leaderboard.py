@@ -1,0 +1,474 @@
+"""Leaderboard: the methods of one or more sweeps side by side, as a page, as JSON and as CSV.
+
+::
+
+    LEADERBOARD/index.html         a section for each sweep, its rows by sparsity; needs no network
+    LEADERBOARD/leaderboard.json   the same numbers, complete
+    LEADERBOARD/leaderboard.csv    a line for each row
+
+All of it is made of the records alone, so the same command writes it again. A row is the runs that
+differ in their seed only. It stands among those of the same length of training that are as sparse:
+in the level of the highest sparsity asked of an exact method that it reached, whatever it was asked
+for. So a method whose sparsity emerges is never compared with one that has fewer synapses.
+
+In a level the row with the highest mean accuracy is compared with each other one, seed by seed: the
+mean of the differences and its 95 % confidence interval by Student's t, not corrected for the
+number of comparisons. Where the interval holds 0, or cannot be had from one seed, the row stands in
+the noise of the best; the best wins only if no row does.
+"""
+
+from __future__ import annotations
+
+import base64
+import csv
+import hashlib
+import io
+import os
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass, replace
+from importlib import resources
+from itertools import product
+from pathlib import Path
+from typing import Any, Literal, NamedTuple
+from urllib.parse import quote
+
+from spikewire import formats, report, sweep
+from spikewire.methods import METHODS
+from spikewire.plots import mean_and_spread
+from spikewire.report import Run
+from spikewire.run import near
+from spikewire.study import Grid, Records, Study, by_seed, paired
+
+NAME = "leaderboard"
+
+
+class Quantity(NamedTuple):
+    """A number of every run, and how it is shown."""
+
+    label: str
+    of: Callable[[Run], float | None]
+    form: str
+    note: str
+
+
+def _seconds(run: Run) -> float | None:
+    times = [record["seconds"] for record in run.records if "seconds" in record]
+    return sum(times) if times else None
+
+
+def _rate(run: Run) -> float | None:
+    rate = report.firing_rate(run.report)
+    return None if rate is None else 100 * rate
+
+
+def _engine(run: Run) -> float | None:
+    return (run.report.get("engine") or {}).get("milliseconds_sparse")
+
+
+QUANTITIES = {
+    "accuracy": Quantity(
+        "accuracy %", lambda run: run.report["accuracy"]["last"], ".2f",
+        "on test images, after the last epoch"),
+    "validated": Quantity(
+        "validated %", lambda run: run.report["accuracy"].get("validation_best"), ".2f",
+        "on test images, after the epoch that was best on validation images among those about as "
+        "sparse as the last; only runs that keep validation images have it"),
+    "connectivity": Quantity(
+        "connectivity %", lambda run: 100 * (1 - run.report["sparsity"]), ".2f",
+        "share of the synapses that are left, as counted in the trained network"),
+    "synops": Quantity(
+        "SynOps", lambda run: run.report.get("synops"), ",.0f",
+        "accumulates a test sample causes: spikes times the synapses that they meet"),
+    "firing_rate": Quantity("firing %", _rate, ".2f", "spikes per neuron and time step"),
+    "seconds": Quantity("training s", _seconds, ",.0f", "of all epochs, without evaluation"),
+    "kilobytes": Quantity(
+        "file kB", lambda run: _scaled(report.stored_bytes(run.report), 1e-3), ",.1f",
+        "of the network: its surviving weights, or all of a dense one"),
+    "milliseconds": Quantity(
+        "engine ms", _engine, ".3f",
+        "a sample takes in the sparse engine, one at a time; the machine may have had other work"),
+}  # fmt: skip
+"""What is told of every row, by name."""
+
+
+def _scaled(value: float | None, factor: float) -> float | None:
+    return None if value is None else factor * value
+
+
+class Spread(NamedTuple):
+    """Mean and sample standard deviation over so many runs."""
+
+    mean: float
+    std: float
+    runs: int
+
+
+Standing = Literal["best", "noise", "behind", ""]
+
+
+@dataclass(frozen=True)
+class Row:
+    """The runs that differ in their seed alone.
+
+    Args:
+        name: of the grid, or of the single run.
+        settings: what else the grid varies, by key.
+        runs: those that are finished.
+        level: sparsity that it reached, of those asked for; None if it reached none.
+        standing: in its level: "best", in the "noise" of the best, or "behind"; empty if nothing
+            can be said.
+        difference, interval: of accuracies to the best, in points, seed by seed: the mean, and
+            half of its 95 % confidence interval.
+    """
+
+    name: str
+    settings: Mapping[str, Any]
+    runs: Sequence[Run]
+    level: float | None = None
+    standing: Standing = ""
+    difference: float | None = None
+    interval: float | None = None
+
+    @property
+    def method(self) -> str:
+        """Under its command-line name."""
+        return self.runs[0].report["method"]
+
+    @property
+    def epochs(self) -> int:
+        """How long its runs trained."""
+        return max(run.report.get("epochs") or len(run.records) for run in self.runs)
+
+    def spread(self, quantity: str) -> Spread | None:
+        """A quantity over the runs that have it; None if none has."""
+        values = [QUANTITIES[quantity].of(run) for run in self.runs]
+        known = [value for value in values if value is not None]
+        return Spread(*mean_and_spread(known), len(known)) if known else None
+
+
+@dataclass(frozen=True)
+class Track:
+    """A sweep as a section of the leaderboard.
+
+    Args:
+        place: its folder.
+        study: what it asked.
+        rows: of the finished runs, level by level, in falling accuracy.
+        tried: what each grid's search came to, by grid.
+        missing: runs that are not finished.
+    """
+
+    place: Path
+    study: Study
+    rows: Sequence[Row]
+    tried: Mapping[str, Mapping[str, Any]]
+    missing: Sequence[str]
+
+
+def read(place: Path) -> Track:
+    """The track that the records of a sweep make.
+
+    Raises:
+        FileNotFoundError: if the folder holds no sweep.
+        ValueError: if a file cannot be understood, or no run is finished.
+    """
+    asked = sweep.read(place)
+    records = sweep.settled(asked)
+    ready = records.study.all_runs
+    missing = set(records.missing(ready))
+    if len(missing) == len(ready):
+        raise ValueError(f"no run of {place} is finished: spikewire sweep goes on with it")
+    found = {grid.name: sweep.tried(asked, grid.name) for grid in asked.study.grids}
+    return Track(
+        place,
+        asked.study,
+        ranked(_rows(records, missing)),
+        {grid: told for grid, told in found.items() if told is not None},
+        [
+            run
+            for run in asked.study.all_runs
+            if run in missing or run not in records.study.all_runs
+        ],
+    )
+
+
+def _rows(records: Records, missing: set[str]) -> list[Row]:
+    study = records.study
+    groups = [(name, {}, [name]) for name in study.runs]
+    groups += [group for grid in study.grids for group in _groups(grid)]
+    found = []
+    for name, settings, names in groups:
+        runs = [report.read(records.path(run)) for run in names if run not in missing]
+        found += [Row(name, settings, runs)] if runs else []
+    return found
+
+
+def _groups(grid: Grid) -> list[tuple[str, dict[str, Any], list[str]]]:
+    """The runs of a grid that differ in their seed alone: its name, other values, their names."""
+    groups: dict[str, tuple[str, dict[str, Any], list[str]]] = {}
+    for values, run in zip(product(*grid.vary.values()), grid.runs(), strict=True):
+        chosen = dict(zip(grid.vary, values, strict=True))
+        chosen.pop("seed", None)
+        groups.setdefault(repr(chosen), (grid.name, chosen, []))[2].append(run)
+    return list(groups.values())
+
+
+def ranked(rows: Iterable[Row]) -> list[Row]:
+    """The rows level by level, the sparsest last, each compared with the best of its level.
+
+    Rows that reach no level come first, and are compared with none.
+    """
+    rows = list(rows)
+    levels = sorted({level for row in rows for run in row.runs if (level := _asked(run))})
+    placed = [replace(row, level=_reached(row, levels)) for row in rows]
+    contests: dict[tuple[float, int], list[Row]] = {}
+    for row in sorted(placed, key=lambda row: -_accuracy(row)):
+        contests.setdefault((row.level or 0.0, row.epochs), []).append(row)
+    return [
+        row
+        for (level, _), contest in sorted(contests.items(), key=lambda item: item[0])
+        for row in (_compared(contest) if level else contest)
+    ]
+
+
+def _asked(run: Run) -> float | None:
+    """The sparsity that was asked of a run, if its method keeps to it."""
+    method = METHODS.get(run.report["method"])
+    if method is None or not method.sparsity_is.startswith("exact"):
+        return None
+    return (run.config.get("method") or {}).get("sparsity")
+
+
+def _reached(row: Row, levels: Sequence[float]) -> float | None:
+    connectivity = mean_and_spread([1 - run.report["sparsity"] for run in row.runs])[0]
+    below = [
+        level for level in levels if connectivity <= 1 - level or near(connectivity, 1 - level)
+    ]
+    return max(below, default=None)
+
+
+def _accuracy(row: Row) -> float:
+    return mean_and_spread([run.report["accuracy"]["last"] for run in row.runs])[0]
+
+
+def _compared(contest: Sequence[Row]) -> list[Row]:
+    """The best and the others, each with its difference to the best."""
+    best, *others = contest
+    found = [replace(best, standing="best")]
+    for row in others:
+        difference, interval = paired(by_seed(row.runs), by_seed(best.runs))
+        clear = difference is not None and interval is not None and abs(difference) > interval
+        standing: Standing = "behind" if clear else "noise"
+        found.append(replace(row, standing=standing, difference=difference, interval=interval))
+    return found
+
+
+def wins(row: Row, rows: Iterable[Row]) -> bool:
+    """Whether a row is the best of its level and none of these rows is in its noise."""
+    rivals = [r for r in rows if (r.level, r.epochs) == (row.level, row.epochs) and r is not row]
+    behind = [rival.standing == "behind" for rival in rivals]
+    return row.standing == "best" and bool(behind) and all(behind)
+
+
+def write(places: Sequence[Path], out: Path) -> list[Path]:
+    """Write the page and its data.
+
+    Args:
+        places: folders of sweeps, in the order of the sections.
+        out: folder to write to.
+
+    Returns:
+        The files written.
+
+    Raises:
+        FileNotFoundError: if a folder holds no sweep.
+        ValueError: if a sweep's files cannot be understood, or none of its runs is finished.
+    """
+    tracks = [read(place) for place in places]
+    files = {
+        "index.html": _page(tracks, out),
+        f"{NAME}.json": "",
+        f"{NAME}.csv": _csv(tracks),
+    }
+    for name, text in files.items():
+        if name.endswith(".json"):
+            formats.write_json(out / name, [_plain(track, out) for track in tracks])
+        else:
+            formats.write(out / name, text.encode())
+    return [out / name for name in files]
+
+
+def _link(file: Path, out: Path) -> str:
+    """The address of a file, seen from the page."""
+    return quote(Path(os.path.relpath(file, out)).as_posix())
+
+
+def _plain(track: Track, out: Path) -> dict[str, Any]:
+    return {
+        "title": track.study.title,
+        "note": track.study.note.strip(),
+        "folder": _link(track.place, out),
+        "missing": list(track.missing),
+        "search": track.tried,
+        "rows": [_plain_row(row, track, out) for row in track.rows],
+    }
+
+
+def _plain_row(row: Row, track: Track, out: Path) -> dict[str, Any]:
+    spreads = {name: row.spread(name) for name in QUANTITIES}
+    return {
+        "name": row.name,
+        "method": row.method,
+        "settings": dict(row.settings),
+        "level": row.level,
+        "epochs": row.epochs,
+        "standing": row.standing,
+        "wins": wins(row, track.rows),
+        "difference": row.difference,
+        "interval": row.interval,
+        **{name: spread and spread._asdict() for name, spread in spreads.items()},
+        "runs": [
+            {
+                "seed": run.report.get("seed"),
+                "accuracy": run.report["accuracy"]["last"],
+                "recipe": _link(run.path / "run.toml", out),
+                "record": _link(run.path / "report.json", out),
+            }
+            for run in row.runs
+        ],
+    }
+
+
+def _csv(tracks: Sequence[Track]) -> str:
+    numbers = [f"{name}_{part}" for name in QUANTITIES for part in ("mean", "std")]
+    head = ["track", "name", "method", "settings", "level", "epochs", "seeds", *numbers]
+    text = io.StringIO()
+    writer = csv.writer(text, lineterminator="\n")
+    writer.writerow([*head, "standing", "difference", "interval"])
+    for track in tracks:
+        for row in track.rows:
+            spreads = [row.spread(name) for name in QUANTITIES]
+            cells = [cell for spread in spreads for cell in (spread or (None, None))[:2]]
+            told = [track.study.title, row.name, row.method, _settings(row), row.level, row.epochs]
+            after = [row.standing, row.difference, row.interval]
+            writer.writerow([*told, len(row.runs), *cells, *after])
+    return text.getvalue()
+
+
+def _settings(row: Row) -> str:
+    return ", ".join(f"{key.rpartition('.')[2]} {value}" for key, value in row.settings.items())
+
+
+def _page(tracks: Sequence[Track], out: Path) -> str:
+    script = (resources.files("spikewire") / "templates" / "sort.js").read_text(encoding="utf-8")
+    digest = hashlib.sha256(script.encode()).digest()
+    return report.template(f"{NAME}.html.j2").render(
+        title="Leaderboard",
+        script=script,
+        script_hash=base64.b64encode(digest).decode(),
+        quantities=QUANTITIES,
+        tracks=[_section(track, out) for track in tracks],
+        name=NAME,
+    )
+
+
+def _section(track: Track, out: Path) -> dict[str, Any]:
+    told = {name for name in QUANTITIES for row in track.rows if row.spread(name) is not None}
+    groups: dict[tuple[float | None, int], list[Row]] = {}
+    for row in track.rows:
+        groups.setdefault((row.level, row.epochs), []).append(row)
+    budgets = {row.epochs for row in track.rows}
+    return {
+        "title": track.study.title,
+        "note": track.study.note.strip(),
+        "missing": len(track.missing),
+        "columns": [name for name in QUANTITIES if name in told],
+        "levels": [
+            {
+                "title": _level(level) + (f", {epochs} epochs" if len(budgets) > 1 else ""),
+                "verdict": _verdict(rows),
+                "rows": [_cells(row, track, out, told) for row in rows],
+            }
+            for (level, epochs), rows in groups.items()
+        ],
+        "search": [
+            {
+                "grid": grid,
+                "chosen": " ".join(found["chosen"]),
+                "validation": max(t["validation"] for t in found["trials"] if not t["reason"]),
+                "trials": len(found["trials"]),
+                "record": _link(track.place / sweep.TRIALS / f"{grid}.json", out),
+            }
+            for grid, found in track.tried.items()
+        ],
+    }
+
+
+def _level(level: float | None) -> str:
+    return "denser than any level" if level is None else f"{100 * level:g} % sparse or sparser"
+
+
+def _verdict(rows: Sequence[Row]) -> str:
+    """What the noise lets one say of a level."""
+    best = rows[0]
+    if not best.standing:
+        return "for comparison"
+    if len(rows) == 1:
+        return "nothing to compare with"
+    if wins(best, rows):
+        return f"{best.name} is ahead of all others"
+    near = sum(row.standing == "noise" for row in rows)
+    return f"no winner: {near} of {len(rows) - 1} others are in the noise of the best"
+
+
+_MARKS = {"wins": "best", "best": "highest", "noise": "in the noise"}
+
+
+def _cells(row: Row, track: Track, out: Path, told: set[str]) -> dict[str, Any]:
+    wins_here = wins(row, track.rows)
+    marks = {
+        "best": "best" if wins_here else "highest",
+        "noise": "in the noise",
+        "behind": "",
+        "": "",
+    }
+    return {
+        "name": row.name,
+        "settings": _settings(row),
+        "mark": _MARKS.get(standing, ""),
+        "standing": standing,
+        "difference": _difference(row),
+        "points": row.difference if row.standing != "best" else 0.0,
+        "numbers": [
+            {"text": _text(row.spread(name), quantity.form), "value": _mean(row.spread(name))}
+            for name, quantity in QUANTITIES.items()
+            if name in told
+        ],
+        "recipe": _link(row.runs[0].path / "run.toml", out),
+        "records": [
+            (run.report.get("seed"), _link(run.path / "report.json", out)) for run in row.runs
+        ],
+    }
+
+
+def _mean(spread: Spread | None) -> float | None:
+    return None if spread is None else spread.mean
+
+
+def _text(spread: Spread | None, form: str) -> str:
+    """Mean and standard deviation as words.
+
+    >>> _text(Spread(97.125, 0.5, 3), ".2f"), _text(Spread(97.125, 0.0, 1), ".1f")
+    ('97.12 ± 0.50', '97.1')
+    """
+    if spread is None:
+        return report.NONE
+    deviation = f" ± {spread.std:{form}}" if spread.runs > 1 else ""
+    return f"{spread.mean:{form}}{deviation}"
+
+
+def _difference(row: Row) -> str:
+    if row.difference is None:
+        return report.NONE
+    interval = "" if row.interval is None else f" ± {row.interval:.2f}"
+    return f"{row.difference:+.2f}{interval}".replace("-", report.MINUS)
