@@ -183,8 +183,8 @@ def test_rows_of_other_budgets_do_not_compete(tmp_path):
     assert "90 % sparse or sparser, 9 epochs" in page and "nothing to compare with" in page
 
 
-def test_the_page(board, tmp_path):
-    (page, data, table), _ = board
+def test_the_page(board):
+    page = board[0][0]
     text = page.read_text()
     assert "MNIST &lt;1&gt;" in text and "Runs that are not finished: 1." in text
     assert "no winner: 2 of 3 others are in the noise of the best" in text

@@ -21,7 +21,8 @@ from spikewire.datasets import Images, Source, find, generator, read, split
 class Data:
     """A data set in its parts, with the mean and standard deviation of its training pixels.
 
-    ``mean`` and ``std`` have one value a channel, for pixels in [0, 1], from ``train`` alone.
+    ``mean`` and ``std`` have one value a channel, for pixels in [0, 1], from ``train`` alone. Those of
+    recordings are 0 and 1: events stay spikes.
     """
 
     name: str
@@ -33,10 +34,17 @@ class Data:
     std: tuple[float, ...]
 
     @property
-    def shape(self) -> tuple[int, int, int]:
-        """Shape (C, H, W) of an image."""
-        channels, height, width = self.train.pixels.shape[1:]
-        return channels, height, width
+    def shape(self) -> tuple[int, ...]:
+        """Shape (C, H, W) of an image, or (T, C, H, W) of a recording."""
+        return tuple(self.train.pixels.shape[1:])
+
+    def blank(self, samples: int, device: torch.device | str = "cpu") -> Tensor:
+        """Zeros in the shape of a batch of so many samples.
+
+        >>> load("digits").blank(2).shape
+        torch.Size([2, 1, 8, 8])
+        """
+        return _batched(torch.zeros(samples, *self.shape, device=device))
 
 
 def load(
@@ -84,7 +92,7 @@ def load(
     if fraction < 1.0:
         _, part = split(train.labels, fraction, seed)
         train = train[part]
-    mean, std = _moments(train.pixels)
+    mean, std = _moments(train)
     return Data(source.name, source.classes, train, kept, test, mean, std)
 
 
@@ -108,7 +116,8 @@ class Batches:
         device: where the batches go.
 
     Raises:
-        ValueError: if an argument is out of range, or a rank would get an empty last batch.
+        ValueError: if an argument is out of range, a rank would get an empty last batch, or
+            recordings were to be augmented.
 
     >>> data = load("digits")
     >>> batches = Batches(data.train, 32, data.mean, data.std, device="cpu")
@@ -138,7 +147,9 @@ class Batches:
             )
         if self.seed < 0:
             raise ValueError(f"seed is {self.seed}: give a whole number of 0 or more")
-        channels = self.images.pixels.shape[1]
+        if self.augment and self.images.recordings:
+            raise ValueError("recordings cannot be augmented as images: give augment=()")
+        channels = self.images.pixels.shape[-3]
         if not len(self.mean) == len(self.std) == channels or min(self.std) <= 0.0:
             raise ValueError(
                 f"mean is {self.mean} and std is {self.std}: give one value for each of "
@@ -163,6 +174,8 @@ class Batches:
     def epoch(self, epoch: int, start: int = 0) -> Iterator[tuple[Tensor, Tensor]]:
         """Go through an epoch from batch ``start``: float32 (B, C, H, W) and labels (B,).
 
+        Recordings come as sequences (T, B, C, H, W).
+
         The batches from ``start`` are bit for bit those of an epoch begun at 0.
 
         Raises:
@@ -184,7 +197,7 @@ class Batches:
             random = generator("augment", self.seed, epoch, number, self.rank)
             for augmentation in self.augment:
                 images = augmentation(images, random)
-            yield (images - mean) / std, self.images.labels[batch].to(self.device)
+            yield _batched((images - mean) / std), self.images.labels[batch].to(self.device)
 
     def _order(self, epoch: int) -> Tensor:
         if not self.shuffle:
@@ -192,12 +205,20 @@ class Batches:
         return torch.randperm(len(self.images), generator=generator("order", self.seed, epoch))
 
 
+def _batched(samples: Tensor) -> Tensor:
+    """Images as they are, recordings (B, T, C, H, W) with time first, as networks step through it."""
+    return samples.transpose(0, 1).contiguous() if samples.ndim == 5 else samples
+
+
 def _channels(values: Sequence[float], device: torch.device | str) -> Tensor:
     return torch.tensor(values, dtype=torch.float32, device=device)[:, None, None]  # (C, 1, 1)
 
 
-def _moments(pixels: Tensor) -> tuple[tuple[float, ...], tuple[float, ...]]:
+def _moments(images: Images) -> tuple[tuple[float, ...], tuple[float, ...]]:
     """Mean and standard deviation of each channel, exact: from the counts of the 256 values."""
+    pixels = images.pixels
+    if images.recordings:
+        return (0.0,) * pixels.shape[2], (1.0,) * pixels.shape[2]
     values = torch.arange(256, dtype=torch.float64) / 255.0
     counts = torch.stack([part.flatten().bincount(minlength=256) for part in pixels.unbind(1)])
     shares = counts.double() / counts.sum(dim=1, keepdim=True)

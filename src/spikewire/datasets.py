@@ -10,6 +10,7 @@ from __future__ import annotations
 import gzip
 import hashlib
 import io
+import lzma
 import math
 import os
 import pickle
@@ -34,10 +35,11 @@ from spikewire.spelling import check
 
 @dataclass(frozen=True, eq=False)
 class Images:
-    """Images with their labels.
+    """Images, or recordings of events, with their labels.
 
     Args:
-        pixels: uint8 (N, C, H, W).
+        pixels: uint8 (N, C, H, W); of recordings (N, T, C, H, W), with 255 where an event fell into
+            a time step.
         labels: int64 (N,), class numbers from 0.
 
     Raises:
@@ -51,10 +53,10 @@ class Images:
     labels: Tensor
 
     def __post_init__(self) -> None:
-        if self.pixels.dtype != torch.uint8 or self.pixels.ndim != 4:
+        if self.pixels.dtype != torch.uint8 or self.pixels.ndim not in (4, 5):
             raise ValueError(
                 f"pixels are {self.pixels.dtype} of shape {tuple(self.pixels.shape)}: "
-                "give uint8 of shape (N, C, H, W)"
+                "give uint8 of shape (N, C, H, W), or (N, T, C, H, W) of recordings"
             )
         if self.labels.dtype != torch.int64 or self.labels.shape != self.pixels.shape[:1]:
             raise ValueError(
@@ -64,6 +66,11 @@ class Images:
 
     def __len__(self) -> int:
         return len(self.labels)
+
+    @property
+    def recordings(self) -> bool:
+        """Whether they have time steps."""
+        return self.pixels.ndim == 5
 
     def __getitem__(self, index: Tensor | slice) -> Images:
         """The images at ``index``, in that order."""
@@ -445,6 +452,48 @@ def _decoded(labelled: Sequence[tuple[Any, int]]) -> Images:
     return Images(torch.from_numpy(pixels).permute(0, 3, 1, 2).contiguous(), labels)
 
 
+def _braille(source: Source, root: Path) -> tuple[Images, Images]:
+    """Touch events in steps of 50 ms, (T, polarity, taxel, 1); every fifth trial of a letter tests.
+
+    The publisher has no split. The file has, for all trials in turn, ``label`` and ``count`` of
+    events; for all events in turn, ``t`` in seconds and ``c`` = 2 taxel + polarity.
+    """
+    path = root / source.folder / source.files[0]
+    if not path.is_file():
+        raise _missing(source, root, f"{source.folder}/{path.name}")
+    labels, counts, channels, times = _packed_events(source, path)
+    trials = np.repeat(np.arange(len(counts)), counts)
+    steps = np.minimum(times / _BRAILLE_STEP, _BRAILLE_STEPS - 1).astype(np.int64)
+    pixels = np.zeros((len(counts), _BRAILLE_STEPS, 2, 12, 1), np.uint8)
+    pixels[trials, steps, channels % 2, channels // 2] = 255
+    images = Images(torch.from_numpy(pixels), torch.from_numpy(labels).long())
+    order = np.argsort(labels, kind="stable")
+    nth = np.empty(len(labels), np.int64)  # of its letter, from 0
+    nth[order] = np.concatenate([np.arange(n) for n in np.bincount(labels)])
+    test = torch.from_numpy(nth % 5 == 4)
+    return images[test.logical_not().nonzero()[:, 0]], images[test.nonzero()[:, 0]]
+
+
+def _packed_events(source: Source, path: Path) -> list[np.ndarray]:
+    """Arrays of an npz file within xz: label, count, c and t, as far as they fit together."""
+    try:
+        with lzma.open(path) as file, np.load(io.BytesIO(file.read()), allow_pickle=False) as held:
+            arrays = {name: held[name] for name in ("label", "count", "c", "t")}
+    except (OSError, EOFError, lzma.LZMAError, KeyError, ValueError, BadZipFile) as error:
+        raise ValueError(f"{path} is not a whole file of packed events: get it again") from error
+    for name, array in arrays.items():
+        source.check(name, array.tobytes())
+    labels, counts, channels, times = arrays.values()
+    if not (
+        len(labels) == len(counts)
+        and len(channels) == len(times) == counts.sum()
+        and channels.max(initial=0) < 24
+        and times.min(initial=0.0) >= 0.0
+    ):
+        raise ValueError(f"{path} has events of other sizes than 12 taxels have: get it again")
+    return [labels, counts, channels, times]
+
+
 def _names(text: str) -> tuple[str, ...]:
     return tuple(text.split())
 
@@ -500,6 +549,15 @@ _TINY_IMAGENET_CLASSES = _names("""
     n09428293 n12267677
 """)
 
+_BRAILLE_CLASSES = ("space", *"abcdefghijklmnopqrstuvwxyz")
+_BRAILLE_STEP, _BRAILLE_STEPS = 0.05, 27  # seconds; the last event is at 1.3
+
+_BRAILLE_CHECKSUMS = {
+    "label": "sha256:47a0bef544bfa6a3580e30ee5c9e05c673542bfd6f20c25c898144dc807172f7",
+    "count": "sha256:e4b326227ecf3bd43cc391670200958b1e56f49890ac2f3be3ead7ef609fce61",
+    "c": "sha256:03ad81b2c917ef9baf94ffb9208fbbd323fc4b976ed955cfab0b80bb23cd9a76",
+    "t": "sha256:2764455c97aa7e724d6efa543826c5f1b61686bf7e4dcaf195c3494fc85a877f",
+}
 _MNIST_CHECKSUMS = {
     "train-images-idx3-ubyte.gz": "md5:f68b3c2dcbeaaa9fbdd348bbdeb94873",
     "train-labels-idx1-ubyte.gz": "md5:d53e105ee54ea40749a09fcbcd1e9432",
@@ -596,6 +654,16 @@ _SOURCES = (
         url="https://cs231n.stanford.edu/",
         files=("tiny-imagenet-200.zip",),
         checksums={"tiny-imagenet-200.zip": "md5:90528d7ca1a48142e341f4ef8d21d0de"},
+    ),
+    # Mueller-Cleve et al., 2022, "Braille letter reading", doi:10.5281/zenodo.7050094: the events of
+    # threshold 10, repacked without a pickle, so there is nothing to download in this form
+    Source(
+        "braille",
+        _BRAILLE_CLASSES,
+        _braille,
+        folder="braille",
+        files=("braille_letters_th10.npz.xz",),
+        checksums=_BRAILLE_CHECKSUMS,
     ),
 )
 

@@ -425,13 +425,7 @@ _MARKS = {"wins": "best", "best": "highest", "noise": "in the noise"}
 
 
 def _cells(row: Row, track: Track, out: Path, told: set[str]) -> dict[str, Any]:
-    wins_here = wins(row, track.rows)
-    marks = {
-        "best": "best" if wins_here else "highest",
-        "noise": "in the noise",
-        "behind": "",
-        "": "",
-    }
+    standing = "wins" if wins(row, track.rows) else row.standing
     return {
         "name": row.name,
         "settings": _settings(row),

@@ -211,8 +211,8 @@ def measure(model: nn.Module, batches: Any, *, only: Sequence[str] | None = None
     cells of torch are not counted.
 
     Args:
-        model: images (B, C, H, W) to outputs (T, B, classes) or (B, classes). It is evaluated and
-            left in the mode it was in, at rest.
+        model: images (B, C, H, W), or sequences (T, B, C, H, W), to outputs (T, B, classes) or
+            (B, classes). It is evaluated and left in the mode it was in, at rest.
         batches: one batch (a tensor, or a pair with labels), or an iterable of batches.
         only: name patterns of the prunable tensors, as given to `Pruner`; sparsity is theirs.
 
@@ -227,11 +227,11 @@ def measure(model: nn.Module, batches: Any, *, only: Sequence[str] | None = None
     hits, labelled, samples = 0, 0, 0
     with testing(model), activity_of(model) as activity, _operations(model) as totals:
         for images, labels in pairs(batches):
-            outputs = model(images)
+            rates = readout(model(images))
             reset(model)
-            samples += len(images)
+            samples += len(rates)
             if labels is not None:
-                hits += int((readout(outputs).argmax(1) == labels).sum())
+                hits += int((rates.argmax(1) == labels).sum())
                 labelled += len(labels)
     if not samples:
         raise ValueError("batches is empty: give at least one batch of images")
@@ -273,16 +273,15 @@ def uses(model: nn.Module, images: Tensor) -> dict[str, Uses]:
     found: dict[str, Uses] = {}
 
     def hear(name: str, module: Any, x: Tensor) -> None:
-        tensor, per = f"{name}.weight" if name else "weight", module.weight.numel() * len(images)
+        tensor, synapses = f"{name}.weight" if name else "weight", module.weight.numel()
         before = found.get(tensor, Uses(0.0, 0.0))
-        met = _meetings(module, x != 0, torch.ones_like(module.weight))
-        found[tensor] = Uses(
-            before.always + _dense_meetings(module, x) / per, before.met + met / per
-        )
+        always = _dense_meetings(module, x) / synapses
+        met = _meetings(module, x != 0, torch.ones_like(module.weight)) / synapses
+        found[tensor] = Uses(before.always + always, before.met + met)
 
     with testing(model), _inputs_of_layers(model, hear):
-        model(images)
-    return found
+        samples = len(readout(model(images)))
+    return {name: Uses(each.always / samples, each.met / samples) for name, each in found.items()}
 
 
 def places(model: nn.Module, example: Tensor) -> dict[str, int]:

@@ -433,7 +433,7 @@ def _check_shapes(model: nn.Module, data: Data, device: torch.device) -> None:
     """Refuse a network that does not take these images, before any work is done."""
     try:
         with testing(model):
-            outputs = model(torch.zeros(2, *data.shape, device=device))
+            outputs = model(data.blank(2, device))
     except RuntimeError as error:
         raise ValueError(
             f"the network does not take images of shape {data.shape} from {data.name}: {error}; "
@@ -451,7 +451,7 @@ def _check_shapes(model: nn.Module, data: Data, device: torch.device) -> None:
 
 def _check_features(model: nn.Module, data: Data, device: torch.device) -> None:
     """Refuse a network whose classes or neurons cannot be described, before any work is done."""
-    blank = torch.zeros(2, *data.shape, device=device), torch.zeros(2, dtype=torch.long)
+    blank = data.blank(2, device), torch.zeros(2, dtype=torch.long)
     features(model, [blank], len(data.classes))
     entropies(model, [blank])
 
@@ -710,7 +710,8 @@ def export(
     if to.name == "c":
         if precision == "float16":
             raise ValueError("precision is float16, which C99 does not have: give float32 or int8")
-        return c99.write(to, program, precision=precision, samples=samples.numpy()[None])
+        given = samples if program.input.sequence else samples[None]
+        return c99.write(to, program, precision=precision, samples=given.numpy())
     facts = {
         "data": {"name": data.name, "mean": data.mean, "std": data.std, "classes": data.classes},
         "method": recipe.dump()["method"]["name"],
@@ -746,7 +747,8 @@ def compared(
     except ValidationError:
         raise ValueError(f"{network} does not say which data it is for: export it again") from None
     test = load(told["name"], root, validation=0.0).test
-    if len(told["mean"]) != test.pixels.shape[1] or len(told["std"]) != test.pixels.shape[1]:
+    channels = test.pixels.shape[-3]
+    if len(told["mean"]) != channels or len(told["std"]) != channels:
         raise ValueError(f"{network} is for images with {len(told['mean'])} channels")
     quick = SparseNetwork(program, threads)
     torch.set_num_threads(quick.threads)
@@ -800,7 +802,7 @@ def _engine(model: nn.Module, test: Batches) -> dict[str, Any]:
     still = copy.deepcopy(model).cpu()
     here = replace(test, images=test.images.to("cpu"), device="cpu")
     try:
-        network = sparse(still, next(iter(here))[0][:1])
+        network = sparse(still, next(iter(replace(here, size=1)))[0])
     except (ValueError, ImportError) as reason:  # a trained network is worth its report anyway
         return {"reason": str(reason)}
     return compare(network, here, still).as_dict()

@@ -1,4 +1,7 @@
-"""Reference networks, by name: images (B, C, H, W) in, (T, B, classes) or (B, classes) out."""
+"""Reference networks, by name: images (B, C, H, W) in, (T, B, classes) or (B, classes) out.
+
+`fc3` takes sequences (T, B, C, H, W).
+"""
 
 import inspect
 from collections.abc import Callable
@@ -6,8 +9,10 @@ from typing import Any
 
 from torch import nn
 
+from spikewire.nets.conv3fc2 import conv3fc2
 from spikewire.nets.conv6fc2 import conv6fc2
 from spikewire.nets.fc import fc
+from spikewire.nets.fc3 import fc3
 from spikewire.nets.lsnn import ALIF, lsnn
 from spikewire.nets.neurons import LIF, Repeat
 from spikewire.nets.resnet19 import resnet19
@@ -18,6 +23,8 @@ from spikewire.spelling import check
 
 NETS: dict[str, Callable[..., nn.Module]] = {
     "fc": fc,
+    "fc3": fc3,
+    "conv3fc2": conv3fc2,
     "conv6fc2": conv6fc2,
     "vgg16": vgg16,
     "resnet19": resnet19,
@@ -33,9 +40,11 @@ __all__ = [
     "Competition",
     "NormalisedSGD",
     "Repeat",
+    "conv3fc2",
     "conv6fc2",
     "diehl_cook",
     "fc",
+    "fc3",
     "lsnn",
     "net",
     "resnet19",
