@@ -248,3 +248,24 @@ def test_bad_settings_of_batches_are_refused(settings, sentence):
 def test_epochs_and_batches_out_of_range_are_refused_at_once(epoch, start):
     with pytest.raises(ValueError, match="a batch from 0 to 3"):
         raw(numbered(10), 4).epoch(epoch, start)
+
+
+def test_recordings_come_as_sequences_of_spikes():
+    pixels = torch.zeros(6, 3, 2, 4, 1, dtype=torch.uint8)
+    pixels[torch.arange(6), torch.arange(6) % 3, 1, 2, 0] = 255
+
+    def recorded(source, root):
+        images = Images(pixels, torch.tensor([0, 1] * 3))
+        return images, images[:2]
+
+    data = load(Source("touch", ("no", "yes"), recorded), validation=0.0)
+    assert (data.shape, data.mean, data.std) == ((3, 2, 4, 1), (0.0, 0.0), (1.0, 1.0))
+    batches = Batches(data.train, 4, data.mean, data.std, shuffle=False)
+    (first, labels), (last, _) = batches
+    assert first.shape == data.blank(4).shape == (3, 4, 2, 4, 1) and last.shape[1] == 2
+    assert first.nonzero().tolist() == [
+        [0, 0, 1, 2, 0], [0, 3, 1, 2, 0], [1, 1, 1, 2, 0], [2, 2, 1, 2, 0]
+    ]  # fmt: skip
+    assert set(first.unique().tolist()) == {0.0, 1.0} and labels.tolist() == [0, 1, 0, 1]
+    with pytest.raises(ValueError, match="recordings cannot be augmented"):
+        Batches(data.train, 4, data.mean, data.std, augment=(Crop(1),))

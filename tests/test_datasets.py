@@ -7,6 +7,7 @@ import gzip
 import hashlib
 import http.server
 import io
+import lzma
 import os
 import pickle
 import shutil
@@ -50,6 +51,20 @@ def test_real_idx_files_have_the_published_figures(name, first, mean):
     assert (train.labels[0], test.labels[0]) == first
     assert train.pixels.float().mean().item() / 255 == pytest.approx(mean, abs=6e-5)
     assert set(test.labels.tolist()) == set(range(len(DATASETS[name].classes)))
+
+
+def test_real_braille_letters_are_the_recorded_ones():
+    """Labels, channels and times are checked against their sums; the rest was counted."""
+    try:
+        train, test = read(DATASETS["braille"], REAL)
+    except FileNotFoundError as error:
+        pytest.skip(f"the recordings are not at hand: {error}")
+    assert train.pixels.shape == (4320, 27, 2, 12, 1) and test.pixels.shape == (1080, 27, 2, 12, 1)
+    assert set(train.labels.bincount().tolist()) == {160}
+    assert set(test.labels.bincount().tolist()) == {40}
+    assert set(train.pixels.unique().tolist()) == {0, 255}
+    # two events of a taxel within a step are one
+    assert 0.8 * 221_107 < sum(int((part.pixels > 0).sum()) for part in (train, test)) < 221_107
 
 
 @pytest.mark.parametrize(("name", "first"), [("cifar10", 3), ("cifar100", 49)])
@@ -475,3 +490,66 @@ def test_tiny_imagenet_that_is_missing_or_broken(tmp_path):
     with pytest.raises(ValueError, match=r"val_0.JPEG is not a whole image"):
         read(source, tmp_path)
     assert len(DATASETS["tiny-imagenet-200"].classes) == 200
+
+
+# --- Braille -----------------------------------------------------------------------------------
+
+
+def write_events(folder: Path, **changes: Any) -> None:
+    """Six trials of two letters; each has its number in events, at its number times 0.2 s."""
+    counts = np.array([1, 2, 3, 4, 5, 6], np.uint16)
+    arrays = {
+        "label": np.array([0, 0, 0, 0, 0, 1], np.uint8),
+        "count": counts,
+        "c": np.concatenate([np.arange(count) for count in counts]).astype(np.uint8),
+        "t": np.repeat(0.2 * np.arange(1, 7), counts),
+    }
+    held = io.BytesIO()
+    np.savez(held, **(arrays | changes))
+    folder.mkdir(parents=True, exist_ok=True)
+    with lzma.open(folder / "braille_letters_th10.npz.xz", "w") as file:
+        file.write(held.getvalue())
+
+
+def test_events_lie_in_the_time_step_the_polarity_and_the_taxel_of_their_own(tmp_path):
+    write_events(tmp_path / "braille")
+    train, test = read(published("braille"), tmp_path)
+    assert (train.labels.tolist(), test.labels.tolist()) == ([0, 0, 0, 0, 1], [0])
+    assert train.recordings
+    (fifth,) = test.pixels
+    assert fifth.nonzero().tolist() == [  # channels 0 to 4 at 1 s, the 21st step of 50 ms
+        [20, 0, 0, 0], [20, 0, 1, 0], [20, 0, 2, 0], [20, 1, 0, 0], [20, 1, 1, 0]
+    ]  # fmt: skip
+    assert train.pixels[1].nonzero().tolist() == [[8, 0, 0, 0], [8, 1, 0, 0]]
+    assert set(fifth.unique().tolist()) == {0, 255}
+
+
+@pytest.mark.parametrize(
+    "changes",
+    [
+        {"c": np.arange(20, dtype=np.uint8)},
+        {"c": np.full(21, 24, np.uint8)},
+        {"t": np.full(21, -0.1)},
+        {"label": np.zeros(5, np.uint8)},
+    ],
+)
+def test_events_that_do_not_fit_together_are_refused(tmp_path, changes):
+    write_events(tmp_path / "braille", **changes)
+    with pytest.raises(ValueError, match="other sizes than 12 taxels have"):
+        read(published("braille"), tmp_path)
+
+
+def test_events_that_are_not_the_recorded_ones_are_refused(tmp_path):
+    file = tmp_path / "braille" / "braille_letters_th10.npz.xz"
+    write_events(file.parent)
+    with pytest.raises(ValueError, match="label is not as published"):
+        read(DATASETS["braille"], tmp_path)
+    file.write_bytes(file.read_bytes()[:-30])
+    with pytest.raises(ValueError, match="not a whole file of packed events"):
+        read(DATASETS["braille"], tmp_path)
+    file.unlink()
+    with pytest.raises(
+        FileNotFoundError, match=r"expected braille/braille_letters_th10"
+    ) as missing:
+        read(DATASETS["braille"], tmp_path, download=True)
+    assert "download it" not in str(missing.value)  # which cannot be

@@ -8,6 +8,7 @@ from spikingjelly.activation_based import layer, neuron
 from torch import nn
 
 from spikewire.measure import count, measure, places, uses
+from spikewire.nets import fc3
 
 
 def two_layers() -> nn.Sequential:
@@ -200,3 +201,12 @@ def test_counting_places_leaves_no_trace():
     assert net[1].running_mean.equal(before)
     assert net[2].v == 0.0
     assert not net[0]._forward_hooks
+
+
+def test_sequences_are_counted_by_their_samples():
+    """Four recordings of seven steps; of the first layer by hand: spikes times outputs."""
+    net, events = fc3(hidden=5, inputs=6, classes=2), torch.zeros(7, 4, 6)
+    events[2, 0, 1] = events[6, 3, :2] = 1.0
+    assert measure(net, events).samples == 4
+    assert uses(net, events)["fc1.weight"] == (7.0, 3 / (4 * 6))
+    assert measure(net, events).operations.synops >= 3 * 5 / 4

@@ -11,7 +11,21 @@ from spikingjelly.activation_based import functional, layer, neuron, surrogate
 from torch import Tensor, nn
 
 from spikewire import watch
-from spikewire.nets import ALIF, LIF, NETS, Repeat, conv6fc2, fc, lsnn, net, resnet19, tiny, vgg16
+from spikewire.nets import (
+    ALIF,
+    LIF,
+    NETS,
+    Repeat,
+    conv3fc2,
+    conv6fc2,
+    fc,
+    fc3,
+    lsnn,
+    net,
+    resnet19,
+    tiny,
+    vgg16,
+)
 from spikewire.nets.forms import FORMS, NormEachStep
 from spikewire.surrogates import Tanh
 
@@ -143,6 +157,7 @@ def test_other_settings_compute_as_spikingjelly(name, value):
 
 SMALL = {
     "fc": ({"T": 3, "hidden": 20, "inputs": 64}, (4, 1, 8, 8)),
+    "conv3fc2": ({"T": 3, "width": 4, "size": 8}, (4, 3, 8, 8)),
     "conv6fc2": ({"T": 3, "width": 4, "size": 8}, (4, 3, 8, 8)),
     "tiny": ({"T": 3, "width": 4}, (4, 1, 8, 8)),
     **{
@@ -156,8 +171,8 @@ EVERY = pytest.mark.parametrize("name", SMALL)
 
 def test_every_network_is_tested():
     named = {name.partition(" ")[0] for name in SMALL}
-    # which are recurrent, or learn without gradients, and have tests of their own
-    assert named | {"lsnn", "diehl-cook"} == NETS.keys()
+    # which take no images, or learn without gradients, and have tests of their own
+    assert named | {"lsnn", "fc3", "diehl-cook"} == NETS.keys()
 
 
 def small(name: str) -> nn.Module:
@@ -224,6 +239,38 @@ def test_fc_equals_plain_spikingjelly_with_repeated_images():
         torch.testing.assert_close(mine.grad, other.grad)
 
 
+def test_fc3_reads_what_happens_at_each_time_step_and_remembers_it():
+    torch.manual_seed(0)
+    model = fc3(hidden=30, inputs=6, classes=5).eval()
+    events = (torch.rand(7, 4, 2, 3, 1) < 0.3).float()
+    with torch.no_grad():
+        for parameter in model.parameters():
+            if parameter.dim() > 1:
+                parameter.mul_(4)
+        whole = model(events)
+        functional.reset_net(model)
+        later = events.clone()
+        later[3:] = 0
+        changed = model(later)
+    assert whole.shape == (7, 4, 5)
+    assert torch.equal(whole[:3], changed[:3]) and not torch.equal(whole[3], changed[3])
+    assert changed[4].abs().sum() > 0  # from potentials alone
+    first = next(m for m in model if isinstance(m, nn.Linear))
+    assert first.in_features == 6
+
+
+def test_fc3_runs_in_the_sparse_engine():
+    from spikewire.runtime import compare, sparse
+
+    torch.manual_seed(0)
+    model = fc3(hidden=30, inputs=6, classes=5).eval()
+    events = (torch.rand(7, 4, 2, 3, 1) < 0.3).float()
+    with torch.no_grad():
+        model.fc1.weight.mul_(4)
+    found = compare(sparse(model, events[:, :1]), events, model)
+    assert (found.samples, found.differing) == (4, 0) and found.spikes > 0
+
+
 def test_published_sizes_and_names():
     def synapses(model: nn.Module) -> dict[str, int]:
         return {k: p.numel() for k, p in model.named_parameters() if p.dim() > 1}
@@ -231,6 +278,8 @@ def test_published_sizes_and_names():
     with torch.device("meta"):
         assert synapses(fc()) == {"fc1.weight": 627_200, "fc2.weight": 8_000}
         deep = synapses(conv6fc2())
+        assert sum(synapses(conv3fc2()).values()) == 432 + 4608 + 9216 + 262_144 + 12_800
+        assert sum(synapses(fc3()).values()) == 24 * 256 + 256**2 + 256 * 27
         assert 10_000 <= sum(synapses(tiny()).values()) <= 30_000
     assert sum(deep.values()) == 36_715_264
     assert deep["fc1.weight"] / sum(deep.values()) == pytest.approx(0.914, abs=5e-4)

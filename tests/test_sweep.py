@@ -237,6 +237,19 @@ def test_what_cannot_be_done_is_refused_before_any_work(tmp_path, asked, setting
     assert not (tmp_path / "here").exists()
 
 
+@pytest.mark.parametrize("name", [name for name in study.names() if study.read(name).search])
+def test_every_search_that_is_shipped_can_be_done(name):
+    asked = study.read(name)
+    sweep.check(Records(asked, Path("nowhere")))
+    assert {grid.name for grid in asked.grids} >= {
+        *("gmp", "set", "rigl", "granet", "ndsnn", "criticality", "itop", "esl", "snip"),
+        *("one-shot", "gradr", "stds", "deepr"),
+    }
+    for grid in asked.grids:
+        assert len(sweep.trials(asked, grid)) == 4
+        assert f"method={grid.name}" in grid.run and grid.vary["seed"] == [0, 1, 2]
+
+
 def test_another_search_in_the_same_folder_is_refused(tmp_path, pretended):
     pretended(lambda recipe: (90.0, 90.0))
     sweep.work(Records(searched(small(), epochs=[1, 2]), tmp_path))

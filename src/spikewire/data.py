@@ -21,8 +21,8 @@ from spikewire.datasets import Images, Source, find, generator, read, split
 class Data:
     """A data set in its parts, with the mean and standard deviation of its training pixels.
 
-    ``mean`` and ``std`` have one value a channel, for pixels in [0, 1], from ``train`` alone. Those of
-    recordings are 0 and 1: events stay spikes.
+    ``mean`` and ``std`` have one value a channel, for pixels in [0, 1], from ``train`` alone; those
+    of recordings are 0 and 1, so that events stay spikes.
     """
 
     name: str
@@ -206,7 +206,7 @@ class Batches:
 
 
 def _batched(samples: Tensor) -> Tensor:
-    """Images as they are, recordings (B, T, C, H, W) with time first, as networks step through it."""
+    """Images as they are; recordings (B, T, C, H, W) with time first, as networks take them."""
     return samples.transpose(0, 1).contiguous() if samples.ndim == 5 else samples
 
 

@@ -275,10 +275,11 @@ def _check_labels(source: Source, images: Images) -> None:
 
 
 def _missing(source: Source, root: Path, expected: str) -> FileNotFoundError:
+    download = ", or download it (download=True; on the command line data.download=true)"
     return FileNotFoundError(
         f"{source.name} is not in the folder {root}: expected {expected} there; give the folder "
-        "that holds it (root, --data DIR, or the environment variable SPIKEWIRE_DATA), or "
-        "download it (download=True; on the command line data.download=true)"
+        "that holds it (root, --data DIR, or the environment variable SPIKEWIRE_DATA)"
+        + (download if source.files else "")
     )
 
 
@@ -458,7 +459,7 @@ def _braille(source: Source, root: Path) -> tuple[Images, Images]:
     The publisher has no split. The file has, for all trials in turn, ``label`` and ``count`` of
     events; for all events in turn, ``t`` in seconds and ``c`` = 2 taxel + polarity.
     """
-    path = root / source.folder / source.files[0]
+    path = root / source.folder / _BRAILLE_FILE
     if not path.is_file():
         raise _missing(source, root, f"{source.folder}/{path.name}")
     labels, counts, channels, times = _packed_events(source, path)
@@ -550,6 +551,7 @@ _TINY_IMAGENET_CLASSES = _names("""
 """)
 
 _BRAILLE_CLASSES = ("space", *"abcdefghijklmnopqrstuvwxyz")
+_BRAILLE_FILE = "braille_letters_th10.npz.xz"
 _BRAILLE_STEP, _BRAILLE_STEPS = 0.05, 27  # seconds; the last event is at 1.3
 
 _BRAILLE_CHECKSUMS = {
@@ -655,14 +657,13 @@ _SOURCES = (
         files=("tiny-imagenet-200.zip",),
         checksums={"tiny-imagenet-200.zip": "md5:90528d7ca1a48142e341f4ef8d21d0de"},
     ),
-    # Mueller-Cleve et al., 2022, "Braille letter reading", doi:10.5281/zenodo.7050094: the events of
-    # threshold 10, repacked without a pickle, so there is nothing to download in this form
+    # Mueller-Cleve et al., 2022, "Braille letter reading", doi:10.5281/zenodo.7050094: the events
+    # of threshold 10, packed anew without a pickle; in this form there is nothing to download
     Source(
         "braille",
         _BRAILLE_CLASSES,
         _braille,
         folder="braille",
-        files=("braille_letters_th10.npz.xz",),
         checksums=_BRAILLE_CHECKSUMS,
     ),
 )
