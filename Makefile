@@ -42,9 +42,12 @@ bench: .venv/installed
 	$(BIN)/python benchmarks/compact.py
 	$(BIN)/python benchmarks/engine.py
 
+TRACKS := $(wildcard reproduce/leaderboard-*)
+
 # All tables and figures, from the records.
 docs: .venv/installed
 	for study in reproduce/*/; do $(BIN)/spikewire reproduce $$(basename $$study) > /dev/null || exit 1; done
+	$(if $(TRACKS),$(BIN)/spikewire leaderboard $(TRACKS) --out docs/leaderboard)
 	$(BIN)/python docs/tables.py
 
 build: .venv/installed

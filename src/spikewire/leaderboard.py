@@ -285,17 +285,11 @@ def write(places: Sequence[Path], out: Path) -> list[Path]:
         ValueError: if a sweep's files cannot be understood, or none of its runs is finished.
     """
     tracks = [read(place) for place in places]
-    files = {
-        "index.html": _page(tracks, out),
-        f"{NAME}.json": "",
-        f"{NAME}.csv": _csv(tracks),
-    }
-    for name, text in files.items():
-        if name.endswith(".json"):
-            formats.write_json(out / name, [_plain(track, out) for track in tracks])
-        else:
-            formats.write(out / name, text.encode())
-    return [out / name for name in files]
+    page, data, table = (out / name for name in ("index.html", f"{NAME}.json", f"{NAME}.csv"))
+    formats.write(page, _page(tracks, out).encode())
+    formats.write_json(data, [_plain(track, out) for track in tracks])
+    formats.write(table, _csv(tracks).encode())
+    return [page, data, table]
 
 
 def _link(file: Path, out: Path) -> str:

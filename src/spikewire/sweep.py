@@ -160,7 +160,7 @@ def tried(records: Records, grid: str) -> dict[str, Any] | None:
 
 
 def settled(records: Records) -> Records:
-    """The records of the study that is left once settings are chosen: no search, longer runs.
+    """The records of the study that is left once settings are chosen: those of its runs.
 
     Grids whose search goes on are left out.
 
@@ -171,11 +171,10 @@ def settled(records: Records) -> Records:
     """
     if records.study.search is None:
         return records
-    found = {grid.name: tried(records, grid.name) for grid in records.study.grids}
     grids = [
         replace(grid, run=[*grid.run, *told["chosen"], ALL_IMAGES])
         for grid in records.study.grids
-        if (told := found[grid.name]) is not None
+        if (told := tried(records, grid.name)) is not None
     ]
     return replace(records, study=replace(records.study, grids=grids, search=None))
 
@@ -186,8 +185,8 @@ def best(accuracies: Sequence[float | None]) -> int | None:
     >>> best([90.0, None, 95.0, 95.0])
     2
     """
-    known = [number for number, accuracy in enumerate(accuracies) if accuracy is not None]
-    return max(known, key=lambda number: accuracies[number], default=None)  # type: ignore[arg-type]
+    known = [(value, -number) for number, value in enumerate(accuracies) if value is not None]
+    return -max(known)[1] if known else None
 
 
 def read(place: Path) -> Records:
@@ -195,6 +194,7 @@ def read(place: Path) -> Records:
 
     Raises:
         FileNotFoundError: if the folder holds no sweep.
+        ValueError: if it had another name when it was written.
     """
     file = place / SUMMARY
     if not file.is_file():
