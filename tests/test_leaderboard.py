@@ -172,6 +172,27 @@ def test_what_emerges_competes_only_with_what_is_as_dense_or_denser(board):
     assert inside == sorted(inside, reverse=True)
 
 
+def test_channels_that_were_asked_for_are_no_level_of_synapses(tmp_path):
+    study = Study("t", grids=[grid("gmp", **{"method.sparsity": [0.9]}),
+                              grid("slim", **{"method.sparsity": [0.95]})])  # fmt: skip
+    accuracies = {"gmp-0.9": ([90.0, 91.0],), "slim-0.95": ([80.0, 81.0], 0.97)}
+    write_sweep(tmp_path / "s", study, accuracies)
+    leaderboard.write([tmp_path / "s"], tmp_path / "board")
+    assert {row["level"] for row in rows_of(tmp_path).values()} == {0.9}
+
+
+def test_seeds_that_only_one_has_say_nothing(tmp_path):
+    """The mean of `set` is lower for a hard seed that `gmp` has not run; on the others it leads."""
+    study = Study("t", grids=[grid("gmp", **{"method.sparsity": [0.9]}),
+                              grid("set", **{"method.sparsity": [0.9]})])  # fmt: skip
+    write_sweep(
+        tmp_path / "s", study, {"gmp-0.9": ([90.0, 91.0],), "set-0.9": ([92.0, 93.0, 50.0],)}
+    )
+    leaderboard.write([tmp_path / "s"], tmp_path / "board")
+    row = rows_of(tmp_path)["set 0.9"]
+    assert (row["difference"], row["interval"], row["standing"]) == (2.0, 0.0, "noise")
+
+
 def test_rows_of_other_budgets_do_not_compete(tmp_path):
     study = Study("t", grids=[grid("gmp", **{"method.sparsity": [0.9]}),
                               grid("set", **{"method.sparsity": [0.9]})])  # fmt: skip

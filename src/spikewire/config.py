@@ -13,6 +13,7 @@ import sys
 import tomllib
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field, fields, is_dataclass
+from functools import cache
 from importlib import resources
 from pathlib import Path
 from typing import Annotated, Any, Literal
@@ -124,7 +125,7 @@ class Recipe:
         """Plain nested values, complete: `recipe` builds an equal recipe from them."""
         plain = {f.name: getattr(self, f.name) for f in fields(self) if f.name != "method"}
         tables = {
-            key: TypeAdapter(type(value)).dump_python(value, mode="json")
+            key: _adapter(type(value)).dump_python(value, mode="json")
             for key, value in plain.items()
         }
         network = {"name": self.network.name, **self.network.arguments}
@@ -371,7 +372,7 @@ def _dump_method(chosen: Method) -> dict[str, Any]:
     names = {kind: name for name, kind in METHODS.items()}
     kind = type(chosen)
     name = names.get(kind, f"{kind.__module__}:{kind.__qualname__}")
-    return {"name": name, **TypeAdapter(kind).dump_python(chosen, mode="json")}
+    return {"name": name, **_adapter(kind).dump_python(chosen, mode="json")}
 
 
 def _built(path: str, kind: type, table: Any) -> Any:
@@ -381,7 +382,7 @@ def _built(path: str, kind: type, table: Any) -> Any:
 
 def _validated(path: str, kind: type, values: Any) -> Any:
     try:
-        return TypeAdapter(kind).validate_python(values)
+        return _adapter(kind).validate_python(values)
     except ValidationError as error:
         first = error.errors()[0]
         key = first["loc"][:1]  # the rest is how the types of the field are put together
@@ -390,6 +391,11 @@ def _validated(path: str, kind: type, values: Any) -> Any:
         given = f" (given: {values[key[0]]!r})" if key and key[0] in values else ""
         where = f"{path}{key[0]}" if key else path.rstrip(".")
         raise ValueError(f"{where}: {', or '.join(dict.fromkeys(reasons))}{given}") from None
+
+
+@cache  # a study has hundreds of recipes, and building an adapter takes longer than using it
+def _adapter(kind: type) -> TypeAdapter[Any]:
+    return TypeAdapter(kind)
 
 
 def _check_keys(path: str, table: Mapping[str, Any], known: Iterable[str]) -> None:

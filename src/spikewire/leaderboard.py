@@ -184,11 +184,7 @@ def read(place: Path) -> Track:
         asked.study,
         ranked(_rows(records, missing)),
         {grid: told for grid, told in found.items() if told is not None},
-        [
-            run
-            for run in asked.study.all_runs
-            if run in missing or run not in records.study.all_runs
-        ],
+        [run for run in asked.study.all_runs if run in missing or run not in ready],
     )
 
 
@@ -234,7 +230,7 @@ def ranked(rows: Iterable[Row]) -> list[Row]:
 def _asked(run: Run) -> float | None:
     """The sparsity that was asked of a run, if its method keeps to it."""
     method = METHODS.get(run.report["method"])
-    if method is None or not method.sparsity_is.startswith("exact"):
+    if method is None or method.sparsity_is != "exact, of synapses":
         return None
     return (run.config.get("method") or {}).get("sparsity")
 
@@ -257,7 +253,7 @@ def _compared(contest: Sequence[Row]) -> list[Row]:
     found = [replace(best, standing="best")]
     for row in others:
         difference, interval = paired(by_seed(row.runs), by_seed(best.runs))
-        clear = difference is not None and interval is not None and abs(difference) > interval
+        clear = difference is not None and interval is not None and difference + interval < 0
         standing: Standing = "behind" if clear else "noise"
         found.append(replace(row, standing=standing, difference=difference, interval=interval))
     return found

@@ -384,9 +384,10 @@ class _Worker:
         left = {name: job for grid in self.study.grids for name, job in self._searching(grid)}
         ready = settled(self.records)
         names = [name for name in ready.study.all_runs if name not in self.finished]
-        missing = ready.missing(names)
-        self.finished.update(set(names) - set(missing))
-        return left | {name: partial(self._run, ready, name) for name in missing}
+        new = {name for name in names if runs.finished(ready.path(name))}
+        ready.missing(new)  # refuses runs of another sweep
+        self.finished |= new
+        return left | {name: partial(self._run, ready, name) for name in names if name not in new}
 
     def _searching(self, grid: Grid) -> list[tuple[str, Job]]:
         if self.search is None or tried(self.records, grid.name) is not None:
