@@ -456,8 +456,9 @@ def _decoded(labelled: Sequence[tuple[Any, int]]) -> Images:
 def _braille(source: Source, root: Path) -> tuple[Images, Images]:
     """Touch events in steps of 50 ms, (T, polarity, taxel, 1); every fifth trial of a letter tests.
 
-    Events of a taxel and polarity that share a step are one. The publisher has no split. The file has, for all trials in turn, ``label`` and ``count`` of
-    events; for all events in turn, ``t`` in seconds and ``c`` = 2 taxel + polarity.
+    Events of a taxel and polarity that share a step are one. The publisher has no split. The file
+    has, for all trials in turn, ``label`` and ``count`` of events; for all events in turn, ``t`` in
+    seconds and ``c`` = 2 taxel + polarity.
     """
     path = root / source.folder / _BRAILLE_FILE
     if not path.is_file():
