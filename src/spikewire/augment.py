@@ -158,6 +158,7 @@ SAMPLINGS = ("bilinear", "nearest")
 
 AUGMENTS: dict[str, tuple[Augmentation, ...]] = {
     "none": (),
+    "shift": (Crop(1),),
     "mnist": (Affine(30.0, 0.15, (0.85, 1.11), "nearest"),),
     "cifar": (Crop(4), Flip()),
     "cifar-cutout": (Crop(4), Flip(), Cutout(16)),
