@@ -7,26 +7,25 @@ from typing import ClassVar
 
 import torch
 
-from spikewire.methods.threshold import check_threshold
-from spikewire.pruner import Method, Pruner
-from spikewire.schedules import Schedule, at
+from spikewire.methods.threshold import ByThreshold
+from spikewire.pruner import Pruner
 
 
 @dataclass(frozen=True)
-class Freeze(Method):
+class Freeze(ByThreshold):
     """Soft pruning: synapses weaker than a threshold are held at a value and learn no more.
 
     ``|w| < tau`` becomes ``sign(w) value`` (``value`` where w is 0), at intervals, for good. With a
     value above 0 nothing is pruned: the network is as dense as before, and what is saved are
     updates, while it trains. With ``value=0`` it is the conventional pruning that Shi et al. 2019
-    (doi 10.3389/fnins.2019.00405) compare theirs with. They choose when to freeze by how often a
-    neuron has fired; here it is at intervals. Their value and thresholds are not verified here.
+    (doi 10.3389/fnins.2019.00405) compare theirs with. They choose the time by how the neurons
+    fire, here it is at intervals; their value and thresholds are not verified here.
 
     Args:
         tau: threshold in units of weights, >= 0, or its schedule.
-        value: ``|w|`` of a frozen synapse, >= 0.
         every: steps between two events, 1 or more.
         begin: progress before which nothing is frozen, [0, 1): weights must have learned something.
+        value: ``|w|`` of a frozen synapse, >= 0.
 
     Raises:
         ValueError: if one of them is out of its range.
@@ -43,15 +42,11 @@ class Freeze(Method):
     """
 
     source: ClassVar[str] = "Shi et al. 2019, doi 10.3389/fnins.2019.00405"
-    sparsity_is: ClassVar[str] = "emergent"
 
-    tau: Schedule | float = 1e-2
     value: float = 1e-3
-    every: int = 100
-    begin: float = 0.0
 
     def __post_init__(self) -> None:
-        check_threshold(self.tau, self.every, self.begin)
+        super().__post_init__()
         if not self.value >= 0.0:
             raise ValueError(f"value={self.value!r}: give |w| of a frozen synapse, 0 or more")
 
@@ -60,13 +55,10 @@ class Freeze(Method):
             s.state["frozen"] = torch.zeros_like(s.weight, dtype=torch.bool)
             s.state["held"] = torch.zeros_like(s.weight)
 
-    def event(self, pruner: Pruner) -> bool:
-        return pruner.step > 0 and pruner.step % self.every == 0 and pruner.progress >= self.begin
-
     def before_step(self, pruner: Pruner) -> None:
         for s in pruner if self.event(pruner) else ():
             frozen = s.state["frozen"]
-            weak = ~frozen & (s.weight.abs() < at(self.tau, pruner.progress))
+            weak = self.weak(s, pruner) & ~frozen
             value = torch.full_like(s.weight, self.value).copysign_(s.weight)
             s.state["held"] = torch.where(weak, value, s.state["held"])
             s.state["frozen"] = frozen | weak

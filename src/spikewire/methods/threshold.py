@@ -20,7 +20,41 @@ from spikewire.synapses import Synapses
 
 
 @dataclass(frozen=True)
-class Threshold(Method):
+class ByThreshold(Method):
+    """Find synapses weaker than a threshold at events; its children say what becomes of them."""
+
+    sparsity_is: ClassVar[str] = "emergent"
+
+    tau: Schedule | float = 1e-2
+    every: int = 100
+    begin: float = 0.0
+
+    def __post_init__(self) -> None:
+        for progress in [i / 100 for i in range(101)] if callable(self.tau) else (0.0,):
+            if isinstance(self.tau, str) or not at(self.tau, progress) >= 0.0:
+                raise ValueError(
+                    f"tau={self.tau!r}: give a threshold on |w| of 0 or more, or its schedule"
+                )
+        check_every(self.every)
+        if not 0.0 <= self.begin < 1.0:
+            raise ValueError(
+                f"begin={self.begin!r}: give a progress from 0 up to but not including 1"
+            )
+
+    def event(self, pruner: Pruner) -> bool:
+        return pruner.step > 0 and pruner.step % self.every == 0 and pruner.progress >= self.begin
+
+    def limit(self, synapses: Synapses, pruner: Pruner) -> Tensor | float:
+        """What ``|w|`` must reach: a number, or a tensor that can be broadcast to the weight."""
+        return at(self.tau, pruner.progress)
+
+    def weak(self, synapses: Synapses, pruner: Pruner) -> Tensor:
+        """True where ``|w|`` is below the limit."""
+        return synapses.weight.abs() < self.limit(synapses, pruner)
+
+
+@dataclass(frozen=True)
+class Threshold(ByThreshold):
     """Cut synapses that are weaker than a threshold, at intervals, for good; quantise the others.
 
     ``|w| < tau`` goes. With ``levels``, the survivors of a tensor take the nearest of so many
@@ -49,29 +83,17 @@ class Threshold(Method):
     """
 
     source: ClassVar[str] = "Rathi et al. 2019, arXiv 1710.04734"
-    sparsity_is: ClassVar[str] = "emergent"
 
-    tau: Schedule | float = 1e-2
-    every: int = 100
-    begin: float = 0.0
     levels: int = 0
 
     def __post_init__(self) -> None:
-        check_threshold(self.tau, self.every, self.begin)
+        super().__post_init__()
         if isinstance(self.levels, bool) or self.levels < 0 or self.levels == 1:
             raise ValueError(f"levels={self.levels!r}: give 2 values or more, or 0 for any value")
 
-    def event(self, pruner: Pruner) -> bool:
-        return pruner.step > 0 and pruner.step % self.every == 0 and pruner.progress >= self.begin
-
-    def limit(self, synapses: Synapses, pruner: Pruner) -> Tensor | float:
-        """What ``|w|`` must reach, of a tensor that can be broadcast to the weight."""
-        return at(self.tau, pruner.progress)
-
     def before_step(self, pruner: Pruner) -> None:
         if self.event(pruner):
-            weak = {s.name: s.weight.abs() < self.limit(s, pruner) for s in pruner}
-            pruner.rewire({s.name: s.mask & ~weak[s.name] for s in pruner})
+            pruner.rewire({s.name: s.mask & ~self.weak(s, pruner) for s in pruner})
             self.settle(pruner)
 
     def finish(self, pruner: Pruner) -> None:
@@ -152,16 +174,3 @@ class Progressive(Threshold):
         for s in pruner:
             s.weight.add_(s.weight.sign(), alpha=lift)
         super().settle(pruner)
-
-
-def check_threshold(tau: Schedule | float, every: int, begin: float) -> None:
-    """Refuse a threshold below 0 at any time, and events at no time.
-
-    >>> check_threshold(0.1, 100, 0.0)
-    """
-    for progress in [i / 100 for i in range(101)] if callable(tau) else (0.0,):
-        if isinstance(tau, str) or not at(tau, progress) >= 0.0:
-            raise ValueError(f"tau={tau!r}: give a threshold on |w| of 0 or more, or its schedule")
-    check_every(every)
-    if not 0.0 <= begin < 1.0:
-        raise ValueError(f"begin={begin!r}: give a progress from 0 up to but not including 1")
