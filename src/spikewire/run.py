@@ -54,7 +54,7 @@ from spikewire.nets import NormalisedSGD
 from spikewire.pruner import Pruner
 from spikewire.runtime import SparseNetwork, c99, compare, file, program_of, sparse
 from spikewire.synapses import Synapses
-from spikewire.train import Epoch, fit
+from spikewire.train import Epoch, fit, label
 from spikewire.weights import synaptic_weights
 
 DENSE, SPARSE = "model.safetensors", "model.sparse.safetensors"
@@ -337,6 +337,7 @@ class _Training:
             self.recipe.stop.complain(self.seen)
             self.pruner.steps = self.pruner.step  # that were all, as it turned out
         masks = self.pruner.finish()
+        label(self.model, self.parts.train.epoch(self.recipe.epochs))  # of what it has left
         if distributed.rank() == 0:
             formats.save_dense(self.out / DENSE, self.model)
             formats.save_sparse(self.out / SPARSE, self.model, masks)

@@ -219,7 +219,7 @@ def fit(
         state = _summed(state, device)
         due = state.epoch % evaluate_every == 0 or state.epoch == epochs
         if state.complete and due:
-            trainer.label(state, train)
+            label(model, trainer.batches(train, replace(state, batch=0)))
         parts = {"validation": validation, "test": test} if due else {}
         yield _evaluated(state, model, _objective(loss), parts) if state.complete else state
         if halt:
@@ -298,12 +298,6 @@ class _Trainer:
             )
             yield state
 
-    def label(self, state: Epoch, train: Loader | Sized) -> None:
-        """Show labels to a network that learned without them."""
-        assign = getattr(unwrapped(self.forward), "assign", None)
-        if assign is not None:
-            assign(self.batches(train, replace(state, batch=0)))
-
     def batches(self, train: Any, state: Epoch) -> Iterable[tuple[Tensor, Tensor]]:
         if hasattr(train, "epoch"):
             return train.epoch(state.epoch, state.batch)
@@ -322,6 +316,16 @@ class _Trainer:
                 "lower the learning rate (optimizer.lr)"
             )
         return loss, hits
+
+
+def label(model: nn.Module, batches: Iterable[tuple[Tensor, Tensor]]) -> None:
+    """Show labels to a network that learns without them: one with a method ``assign(batches)``.
+
+    >>> label(nn.Linear(2, 1), [])
+    """
+    assign = getattr(unwrapped(model), "assign", None)
+    if assign is not None:
+        assign(batches)
 
 
 class Evaluation(NamedTuple):

@@ -70,6 +70,19 @@ def test_survivors_take_the_nearest_of_a_few_levels():
     assert rows(net) == [[0.2, 0.2, -0.4, 0.6, 0.0]]  # levels 0.2, 0.4 and 0.6
 
 
+def test_levels_are_those_of_the_neuron():
+    net = layer([0.2, 0.3, 0.6], [0.0, 20.0, 60.0], [0.0, 0.0, 0.0])
+    loop(net, Threshold(tau=0.1, every=1, levels=2))
+    assert rows(net) == [[0.2, 0.2, 0.6], [0.0, 20.0, 60.0], [0.0, 0.0, 0.0]]
+
+
+def test_a_convolution_is_quantised_too():
+    net = nn.Conv2d(1, 2, 2, bias=False)
+    net.weight.data = torch.tensor([1.0, 2, 2, 4, -10, 20, 30, 40]).view(2, 1, 2, 2)
+    loop(net, Threshold(tau=0.1, every=1, levels=3))
+    assert net.weight.flatten().tolist() == [1, 2.5, 2.5, 4, -10, 25, 25, 40]
+
+
 def test_weights_that_move_after_the_last_event_are_quantised_in_the_end():
     net = layer([0.2, 0.3, 0.6])
     loop(net, Threshold(tau=0.1, every=10, levels=2), 3, lambda weight: weight.mul_(0.5))

@@ -57,10 +57,11 @@ class ByThreshold(Method):
 class Threshold(ByThreshold):
     """Cut synapses that are weaker than a threshold, at intervals, for good; quantise the others.
 
-    ``|w| < tau`` goes. With ``levels``, the survivors of a tensor take the nearest of so many
-    values, evenly from the weakest ``|w|`` to the strongest, at each event and in the end. Rathi et
+    ``|w| < tau`` goes. With ``levels``, the survivors of a neuron take the nearest of so many
+    values, evenly from its weakest ``|w|`` to its strongest, at each event and in the end. Rathi et
     al. 2019 (arXiv 1710.04734), who train by STDP; without ``levels`` it is what Neftci et al. 2016
-    (doi 10.3389/fnins.2016.00241) do. Their thresholds, intervals and levels are not verified here.
+    (doi 10.3389/fnins.2016.00241) do. Their thresholds, intervals and levels are not verified here;
+    levels are each neuron's own, since one with few synapses may have far stronger ones.
 
     Args:
         tau: threshold in units of weights, >= 0, or its schedule.
@@ -105,13 +106,12 @@ class Threshold(ByThreshold):
 
     def _quantise(self, pruner: Pruner) -> None:
         for s in pruner if self.levels else ():
-            strength = s.weight.abs()
-            alive = strength[strength > 0]
-            if len(alive):
-                low, high = alive.aminmax()
-                step = ((high - low) / (self.levels - 1)).clamp(min=torch.finfo(alive.dtype).tiny)
-                nearest = low + ((strength - low) / step).round() * step
-                s.weight.copy_(s.weight.sign() * nearest)
+            strength = s.weight.abs().flatten(1)
+            high = strength.amax(1, keepdim=True)
+            low = strength.where(strength > 0, high).amin(1, keepdim=True)
+            step = ((high - low) / (self.levels - 1)).clamp(min=torch.finfo(high.dtype).tiny)
+            nearest = low + ((strength - low) / step).round() * step
+            s.weight.copy_(s.weight.sign() * nearest.view_as(s.weight))
 
 
 @dataclass(frozen=True)
