@@ -468,9 +468,14 @@ def employ(command: Sequence[str], jobs: int) -> None:
     environment = {"OMP_NUM_THREADS": "1"} | os.environ
     quiet = {"stdout": subprocess.DEVNULL, "env": environment}
     processes = [subprocess.Popen(list(command), **quiet) for _ in range(jobs)]
-    former = signal.signal(
-        signal.SIGTERM, lambda *_: [process.terminate() for process in processes]
-    )
+    ended: list[int] = []
+
+    def end(number: int, frame: Any) -> None:
+        ended.append(number)
+        for process in processes:
+            process.terminate()
+
+    former = signal.signal(signal.SIGTERM, end)
     try:
         ends = [process.wait() for process in processes]
     except KeyboardInterrupt as interrupt:  # which they have heard as well
@@ -479,7 +484,7 @@ def employ(command: Sequence[str], jobs: int) -> None:
         raise runs.Stopped("stopped") from interrupt
     finally:
         signal.signal(signal.SIGTERM, former)
-    if 130 in ends:
+    if ended or 130 in ends:
         raise runs.Stopped("stopped")
     if all(ends):  # a worker that died is replaced by the others
         raise ValueError("no worker came to the end; what each of them said stands above")
