@@ -1,5 +1,6 @@
 """Figures of several runs beside each other, drawn from their records alone."""
 
+import math
 import statistics
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
@@ -28,6 +29,9 @@ from spikewire.plots.figure import (
     panel_grid,
     readable,
 )
+
+# In inches: a figure with a legend of so many rows, and what each row more takes.
+_HEIGHT, _LEGEND_ROWS, _LEGEND_ROW = 3.6, 4, 0.17
 
 
 @dataclass(frozen=True)
@@ -94,7 +98,7 @@ def tradeoff(runs: Sequence[Record], x: str = "connectivity", y: str = "accuracy
         raise ValueError("runs: none were given, but at least one is needed; name a run folder.")
     points = _points(runs, x, y)
     settings = {series[1:] for series, *_ in points}
-    figure = Figure(figsize=(WIDTH, 3.6), layout="constrained")
+    figure = Figure(figsize=(WIDTH, _HEIGHT), layout="constrained")
     axes = figure.subplots()
     dense = [point for point in points if point[0][0] == "dense"]
     sparse = [point for point in points if point[0][0] != "dense"]
@@ -106,7 +110,10 @@ def tradeoff(runs: Sequence[Record], x: str = "connectivity", y: str = "accuracy
     _scale(axes.xaxis, axes.set_xscale, across)
     _scale(axes.yaxis, axes.set_yscale, upwards)
     handles, labels = axes.get_legend_handles_labels()
-    figure.legend(handles, labels, loc="outside lower center", ncols=legend_columns(labels))
+    columns = legend_columns(labels)
+    figure.legend(handles, labels, loc="outside lower center", ncols=columns)
+    longer = math.ceil(len(labels) / columns) - _LEGEND_ROWS
+    figure.set_figheight(_HEIGHT + _LEGEND_ROW * max(0, longer))
     return Plot(
         name=f"{y}-against-{x}",
         title=f"{upwards.label.capitalize()} against {across.label}",
