@@ -76,6 +76,12 @@ def test_levels_are_those_of_the_neuron():
     assert rows(net) == [[0.2, 0.2, 0.6], [0.0, 20.0, 60.0], [0.0, 0.0, 0.0]]
 
 
+def test_a_neuron_with_one_strong_synapse_keeps_it():
+    net = layer([72.0, 0.0, 0.0], [0.2, 0.4, 0.0])
+    loop(net, Threshold(tau=0.1, every=1, levels=2))
+    assert rows(net) == [[72.0, 0.0, 0.0], [0.2, 0.4, 0.0]]
+
+
 def test_a_convolution_is_quantised_too():
     net = nn.Conv2d(1, 2, 2, bias=False)
     net.weight.data = torch.tensor([1.0, 2, 2, 4, -10, 20, 30, 40]).view(2, 1, 2, 2)

@@ -110,7 +110,8 @@ class Threshold(ByThreshold):
             high = strength.amax(1, keepdim=True)
             low = strength.where(strength > 0, high).amin(1, keepdim=True)
             step = ((high - low) / (self.levels - 1)).clamp(min=torch.finfo(high.dtype).tiny)
-            nearest = low + ((strength - low) / step).round() * step
+            above = (strength - low).clamp(min=0.0)  # pruned ones lie below, by any number of steps
+            nearest = low + (above / step).round() * step
             s.weight.copy_(s.weight.sign() * nearest.view_as(s.weight))
 
 
