@@ -7,6 +7,8 @@ from pathlib import Path
 
 import pytest
 
+from spikewire import METHODS
+
 DOCS = Path(__file__).parents[1] / "docs"
 RECORDS = DOCS.parent / "reproduce" / "paper-g"
 
@@ -41,3 +43,15 @@ def test_links_lead_somewhere(page):
     for target in re.findall(r"\]\(([^)#]+)", page.read_text()):
         if "://" not in target:
             assert (page.parent / target).exists(), target
+
+
+def test_every_method_has_a_formula_a_proof_and_a_run():
+    link = r"\[`?([\w-]+)`?\]\(([^)]+)\)"
+    row = re.compile(rf"\| `([\w-]+)` \| {link} \| {link} \| {link} \|")
+    rows = row.findall((DOCS / "methods.md").read_text())
+    assert [name for name, *_ in rows] == list(METHODS)
+    for name, kind, source, proof, test, _, record in rows:
+        assert METHODS[name].__name__ == kind
+        assert f"class {kind}(" in (DOCS / source).read_text(), name
+        assert f"def {proof}(" in (DOCS / test).read_text(), name
+        assert json.loads((DOCS / record).read_text())["method"] == name
