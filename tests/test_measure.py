@@ -89,7 +89,7 @@ def test_uses_times_synapses_are_the_operations():
     with torch.no_grad():
         net[3].weight.zero_()
     assert uses(net, spikes)["3.weight"] == found["3.weight"]
-    assert found["3.weight"].always == 2.0  # 3 time steps of 2 samples; samples are the first axis
+    assert found["3.weight"].always == 3.0  # time steps of each sample
 
 
 def test_firing_rates_and_silent_neurons():
