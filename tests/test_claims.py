@@ -15,11 +15,12 @@ from spikewire.claims import Claims
 def clock(monkeypatch):
     """A clock that is moved by hand."""
     now = [100.0]
-    monkeypatch.setattr("spikewire.claims.time.monotonic", lambda: now[0])
 
     def wait(seconds):
         now[0] += seconds
 
+    monkeypatch.setattr("spikewire.claims.time.monotonic", lambda: now[0])
+    monkeypatch.setattr("spikewire.claims.time.sleep", wait)
     return wait
 
 
@@ -46,6 +47,15 @@ def test_a_claim_is_stale_once_its_heart_has_been_still_for_as_long_as_others_wa
     clock(1)
     assert other.take("a").path.name == "0002"
     assert claim.lost
+
+
+def test_who_was_paused_with_the_owner_lets_its_heart_beat_first(tmp_path, clock, monkeypatch):
+    owner, other = Claims(tmp_path, 10), Claims(tmp_path, 10)
+    claim = owner.take("a")
+    assert other.take("a") is None
+    clock(1000)
+    monkeypatch.setattr("spikewire.claims.time.sleep", lambda _: beat(claim))
+    assert other.take("a") is None and not claim.lost
 
 
 def test_what_is_given_back_can_be_had_at_once(tmp_path):
