@@ -172,7 +172,7 @@ EVERY = pytest.mark.parametrize("name", SMALL)
 def test_every_network_is_tested():
     named = {name.partition(" ")[0] for name in SMALL}
     # which take no images, or learn without gradients, and have tests of their own
-    assert named | {"lsnn", "fc3", "diehl-cook"} == NETS.keys()
+    assert named | {"lsnn", "fc3", "diehl-cook", "sampling-machine"} == NETS.keys()
 
 
 def small(name: str) -> nn.Module:

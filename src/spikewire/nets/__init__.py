@@ -16,6 +16,7 @@ from spikewire.nets.fc3 import fc3
 from spikewire.nets.lsnn import ALIF, lsnn
 from spikewire.nets.neurons import LIF, Repeat
 from spikewire.nets.resnet19 import resnet19
+from spikewire.nets.sampling import sampling_machine
 from spikewire.nets.stdp import Competition, NormalisedSGD, diehl_cook, stdp
 from spikewire.nets.tiny import tiny
 from spikewire.nets.vgg16 import vgg16
@@ -31,6 +32,7 @@ NETS: dict[str, Callable[..., nn.Module]] = {
     "tiny": tiny,
     "lsnn": lsnn,
     "diehl-cook": diehl_cook,
+    "sampling-machine": sampling_machine,
 }
 
 __all__ = [
@@ -48,6 +50,7 @@ __all__ = [
     "lsnn",
     "net",
     "resnet19",
+    "sampling_machine",
     "stdp",
     "tiny",
     "vgg16",

@@ -44,7 +44,7 @@ def stdp(before: Tensor, behind: Tensor, trace: float, depression: float = 0.0) 
     >>> stdp(before.view(3, 1, 1), behind.view(3, 1, 1), trace=2.0)
     tensor([[0.2500]])
     """
-    _check_rule(trace, depression)
+    check_rule(trace, depression)
     fired = behind.any(-1)  # (T, B), few of them
     change = behind[fired].T @ _traces(before, trace)[fired]
     if depression:
@@ -52,11 +52,29 @@ def stdp(before: Tensor, behind: Tensor, trace: float, depression: float = 0.0) 
     return change
 
 
-def _check_rule(trace: float, depression: float) -> None:
+def check_rule(trace: float, depression: float = 0.0) -> None:
+    """Raise ValueError, naming the argument, when one of `stdp` is out of range."""
     if not trace >= 1:
         raise ValueError(f"trace is {trace!r}; give a time constant of at least 1 time step.")
     if not depression >= 0:
         raise ValueError(f"depression is {depression!r}; give 0 or more.")
+
+
+def check_code(rate: float, low: float, high: float) -> None:
+    """Raise ValueError, naming the argument, when images cannot be turned into spikes by these."""
+    if not 0 < rate <= 1:
+        raise ValueError(f"rate is {rate!r}; give a number above 0, up to 1 for a spike each step.")
+    if not low < high:
+        raise ValueError(f"low is {low!r}, high is {high!r}; give the grey level of black first.")
+
+
+def brightness(images: Tensor, low: float, high: float) -> Tensor:
+    """Return pixels (B, inputs) from 0, for those at or below `low`, to 1, from `high` on.
+
+    >>> brightness(torch.tensor([[-1.0, 0.0, 2.0]]), -1.0, 1.0)
+    tensor([[0.0000, 0.5000, 1.0000]])
+    """
+    return ((images.flatten(1) - low) / (high - low)).clamp(0.0, 1.0)
 
 
 def _traces(spikes: Tensor, trace: float) -> Tensor:
@@ -252,8 +270,7 @@ class DiehlCook(nn.Module):
         In evaluation the numbers that are drawn are always the same, for all images: so an
         accuracy can be measured again.
         """
-        low, high = self.grey
-        bright = ((images.flatten(1) - low) / (high - low)).clamp(0.0, 1.0)
+        bright = brightness(images, *self.grey)
         chance = self.chance
         if self.training:
             chance = torch.rand(len(chance), *bright.shape, device=bright.device)
@@ -331,11 +348,8 @@ def diehl_cook(
     whole("inputs", inputs)
     whole("classes", classes)
     whole("labelled", labelled)
-    if not 0 < rate <= 1:
-        raise ValueError(f"rate is {rate!r}; give a number above 0, up to 1 for a spike each step.")
-    if not low < high:
-        raise ValueError(f"low is {low!r}, high is {high!r}; give the grey level of black first.")
-    _check_rule(trace, depression)
+    check_code(rate, low, high)
+    check_rule(trace, depression)
     return DiehlCook(
         layer.Linear(inputs, neurons, bias=False, step_mode="m"),
         Competition(neurons, tau, threshold, rise, recovery),
