@@ -7,7 +7,7 @@ import pytest
 
 from spikewire import config, report, study
 from spikewire.config import override
-from spikewire.study import Grid, Records, Row, Study
+from spikewire.study import Drawing, Grid, Records, Row, Study
 
 SMALL = ["epochs=2", "network.T=2", "network.width=8", "twin=false", "compile=false"]
 
@@ -218,6 +218,26 @@ def test_runs_are_compared_with_their_rivals_seed_by_seed(tmp_path):
     assert rows["without, sparsity 0.9"]["difference"] is None
     columns, lines = study.text([ours])
     assert lines[0][columns.index("difference, 95 %")] == "+1.50 ± 6.35"
+
+
+def test_a_study_that_asks_for_costs_tells_and_draws_them(tmp_path):
+    words = {"erk": "method.share=erk", "compute": "method.share=compute"}
+    runs = {name: ["mnist", word] for name, word in words.items()}
+    rows = [Row(["t"], name, "MNIST", runs=[name]) for name in words]
+    rows.append(Row(["t"], "somebody's", "MNIST", paper_accuracy=95.0))
+    figures = [Drawing("costs", "costs", table="t", dataset="MNIST")]
+    for name, (synops, milliseconds) in {"erk": (3e6, 1.25), "compute": (1e6, 0.5)}.items():
+        folder = tmp_path / name
+        write_run(folder, [97.0], [0.9], toml=recipe_of(*runs[name]))
+        facts = json.loads((folder / "report.json").read_text())
+        facts |= {"synops": synops, "engine": {"milliseconds_sparse": milliseconds}}
+        (folder / "report.json").write_text(json.dumps(facts))
+    records = Records(Study("t", runs=runs, rows=rows, figures=figures, costs=True), tmp_path)
+    columns, lines = study.text(records.table("t"))
+    told = [[line[columns.index(name)] for name in ("SynOps", "engine ms")] for line in lines]
+    assert told == [["3,000,000", "1.250"], ["1,000,000", "0.500"], [report.NONE] * 2]
+    (plot,) = records.draw("costs")
+    assert plot.rows[:2] == (("erk", 3e6, 1.25, 97.0, 0.0), ("compute", 1e6, 0.5, 97.0, 0.0))
 
 
 def test_settings_have_a_folder_of_their_own(tmp_path):

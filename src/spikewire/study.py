@@ -188,6 +188,7 @@ class Study:
         rows: of its tables; those of its grids come after them.
         figures: all drawings; ``figure-6-a`` belongs to the item ``figure-6``.
         course: the run that is shown epoch by epoch.
+        costs: whether its tables tell SynOps and milliseconds in the engine.
         search: how settings are found before the runs of the grids; None for as they are written.
     """
 
@@ -199,6 +200,7 @@ class Study:
     rows: list[Row] = field(default_factory=list)
     figures: list[Drawing] = field(default_factory=list)
     course: str = ""
+    costs: bool = False
     search: Search | None = None
 
     @property
@@ -408,9 +410,10 @@ class Records:
         `operations` is the share of multiplications, in percent, that the compact network does
         without where channels were taken out; `accuracy` is that of the last epoch, `best_on_test`
         the largest on the test set among the epochs about as sparse as the last one, `validation`
-        that of the last epoch on a validation split; all are means over `seeds` runs. `difference`
-        is the mean of what a run's accuracy is above that of its rival with the same seed, and
-        `interval` the half width of its 95 % confidence interval, by Student's t.
+        that of the last epoch on a validation split; `synops` and, in the engine, `milliseconds` of
+        a sample are there where the study asks for costs; all are means over `seeds` runs.
+        `difference` is the mean of what a run's accuracy is above that of its rival with the same
+        seed, and `interval` the half width of its 95 % confidence interval, by Student's t.
         """
         check("table", table, self.study.tables)
         return [self._row(row) for row in self.study.all_rows if table in row.tables]
@@ -422,6 +425,7 @@ class Records:
         runs, rivals = self._finished_of(row.runs), self._finished_of(row.rivals)
         smaller = [run for run in runs if run.report.get("compact")]
         judged = [run for run in runs if _validation(run) is not None]
+        costs = {"synops": _synops, "milliseconds": _milliseconds} if self.study.costs else {}
         accuracy, spread = _over(runs, _last)
         difference, interval = paired(by_seed(runs), by_seed(rivals))
         return {
@@ -435,6 +439,7 @@ class Records:
             "accuracy_std": spread,
             "best_on_test": _over(runs, _best_on_test)[0],
             "validation": _over(judged, _validation)[0],
+            **{name: _over(runs, of)[0] for name, of in costs.items()},
             "difference": difference,
             "interval": interval,
             "paper": row.paper or row.method,
@@ -517,6 +522,8 @@ def text(rows: Sequence[Mapping[str, Any]]) -> tuple[list[str], list[list[str]]]
         "paper FLOPs saved %": [_word(row["paper_operations"]) for row in rows],
         "validation": [_word(row["validation"]) for row in rows],
         "acc. %": [_word(row["accuracy"]) + _spread(row) for row in rows],
+        "SynOps": [_word(row.get("synops"), ",.0f") for row in rows],
+        "engine ms": [_word(row.get("milliseconds"), ".3f") for row in rows],
         "difference, 95 %": [_difference(row) for row in rows],
         "best on test": [_word(row["best_on_test"]) for row in rows],
         "paper acc. %": [_word(row["paper_accuracy"]) for row in rows],
@@ -608,6 +615,14 @@ def _saved(run: report.Run) -> float:
     return 100 * (1 - run.report["compact"]["multiplications"] / run.report["dense_synops"])
 
 
+def _synops(run: report.Run) -> float:
+    return run.report["synops"]
+
+
+def _milliseconds(run: report.Run) -> float:
+    return run.report["engine"]["milliseconds_sparse"]
+
+
 def _validation(run: report.Run) -> Any:
     return run.records[-1]["accuracy"]["validation"]
 
@@ -642,6 +657,7 @@ KINDS: dict[str, Kind] = {
     "thetas": lambda d, runs, rows: plots.thetas(_records_of(_first(runs), d.layer)),
     "rewiring": lambda d, runs, rows: plots.rewiring(_records_of(_first(runs), d.layer)),
     "rates": lambda d, runs, rows: plots.rates({k: r.report for k, r in runs.items()}, d.layer),
+    "costs": lambda _, runs, rows: plots.costs(rows),
     "bars": lambda _, runs, rows: plots.bars(rows),
     "ratios": lambda _, runs, rows: plots.ratios(rows),
     "entropy": lambda _, runs, rows: plots.entropy(_first(runs).report),

@@ -71,6 +71,9 @@ QUANTITIES: dict[str, Quantity] = {
 }
 
 
+COSTS = {"synops": "SynOps per image", "milliseconds": "milliseconds per image in the engine"}
+
+
 @drawn_in_style
 def tradeoff(runs: Sequence[Record], x: str = "connectivity", y: str = "accuracy") -> Plot:
     """Draw one quantity against another over several runs, one series per method.
@@ -301,6 +304,47 @@ def frontier(rows: Sequence[Mapping[str, Any]]) -> Plot:
         caption="Test accuracy of the last epoch against the share of synapses left: measured "
         "(filled, solid) and as the paper has it (hollow, dashed); horizontal lines are networks "
         "without pruning.",
+        figure=figure,
+        columns=columns,
+        rows=tuple(tuple(row[column] for column in columns) for row in rows),
+    )
+
+
+@drawn_in_style
+def costs(rows: Sequence[Mapping[str, Any]]) -> Plot:
+    """Draw accuracy against SynOps (left) and milliseconds (right), one series per method.
+
+    Args:
+        rows: of a table of a study that asks for costs; SynOps of an image, and milliseconds that
+            the sparse engine takes for it.
+
+    Example:
+        >>> row = {"method": "erk", "accuracy": 90.0, "accuracy_std": 0.5, "synops": 2e6,
+        ...        "milliseconds": 1.5}
+        >>> costs([row]).rows
+        (('erk', 2000000.0, 1.5, 90.0, 0.5),)
+    """
+    figure = Figure(figsize=(WIDTH, 3.6), layout="constrained")
+    panels = figure.subplots(1, 2, sharey=True)
+    named = list(dict.fromkeys(row["method"] for row in rows))
+    for x, label, axes in zip(COSTS, COSTS.values(), panels, strict=True):
+        for rank, (colour, method) in enumerate(zip(colours(len(named)), named, strict=True)):
+            points = _pairs(
+                [r for r in rows if r["method"] == method], x, "accuracy", "accuracy_std"
+            )
+            marker = MARKERS[rank % len(MARKERS)]
+            _frontier(axes, points, colour, marker, readable(method, 40), filled=True)
+        axes.set_xlabel(label)
+    panels[0].set_ylabel("test accuracy (%)")
+    panels[0].xaxis.set_major_formatter(EngFormatter(sep=""))
+    handles, labels = panels[0].get_legend_handles_labels()
+    figure.legend(handles, labels, loc="outside lower center", ncols=legend_columns(labels))
+    columns = ("method", *COSTS, "accuracy", "accuracy_std")
+    return Plot(
+        name="costs",
+        title="Accuracy against what an image costs",
+        caption="Test accuracy of the last epoch against spikes times the synapses that they meet "
+        "(left) and against the time of an image in the sparse engine, one at a time (right).",
         figure=figure,
         columns=columns,
         rows=tuple(tuple(row[column] for column in columns) for row in rows),
