@@ -98,9 +98,19 @@ def test_the_validation_images_choose_and_not_the_test_images(tmp_path, pretende
     for name in ("gmp-0", "gmp-1"):
         final = config.recipe(config.read(str(tmp_path / name / "run.toml")))
         assert [f"optimizer.lr={final.optimizer.lr}"] == told["chosen"]
-        assert final.data.validation == 0.0
         trial = config.recipe(config.read(str(tmp_path / "trials" / name / "run.toml")))
-        assert trial.data.validation == 0.1
+        assert trial.data.validation == final.data.validation == 0.1
+
+
+def test_runs_can_train_on_the_images_that_trials_are_judged_on(tmp_path, pretended):
+    pretended(lambda recipe: (90.0, 90.0))
+    asked = searched(small(seed=[0]), trials=2, **{"optimizer.lr": [0.1, 0.2]})
+    grid = replace(asked.grids[0], run=[*asked.grids[0].run, "data.validation=0.0"])
+    search = replace(asked.search, run=["data.validation=0.2"])
+    sweep.work(Records(replace(asked, grids=[grid], search=search), tmp_path))
+    for name, share in (("gmp-0", 0.0), ("trials/gmp-0", 0.2)):
+        recipe = config.recipe(config.read(str(tmp_path / name / "run.toml")))
+        assert recipe.data.validation == share
 
 
 def test_every_grid_is_searched_equally_and_always_alike(tmp_path):

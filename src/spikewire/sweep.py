@@ -11,8 +11,10 @@
 
 The same command on several machines that share the folder shares the work. Every grid has as many
 trials as the others; each takes the first of the values that the grid varies. What reached the
-highest accuracy on validation images after its last epoch is chosen, the earlier one of equals; the
-grid's runs then train on all training images. Test images play no part in the choice.
+highest accuracy on validation images after its last epoch is chosen, the earlier one of equals.
+Test images play no part in the choice. The runs of a grid keep validation images like their trials,
+so that they have an accuracy at the epoch that is best on those; a grid that is to train on all
+images says ``data.validation=0.0`` and the search ``data.validation=0.1``.
 
 A worker that dies loses what it did since the end of an epoch: its claim becomes stale, and another
 one continues the run.
@@ -46,9 +48,6 @@ from spikewire.study import Grid, Records, Search, Study, plain, study_of
 from spikewire.train import Diverged, Epoch
 
 SUMMARY, TRIALS, CLAIMS = "sweep.toml", "trials", "claims"
-ALL_IMAGES = "data.validation=0.0"
-"""Laid over the runs of a grid once its settings are chosen."""
-
 _POLL = 1.0  # seconds between two looks at what others do
 
 
@@ -172,7 +171,7 @@ def settled(records: Records) -> Records:
     if records.study.search is None:
         return records
     grids = [
-        replace(grid, run=[*grid.run, *told["chosen"], ALL_IMAGES])
+        replace(grid, run=[*grid.run, *told["chosen"]])
         for grid in records.study.grids
         if (told := tried(records, grid.name)) is not None
     ]
@@ -299,7 +298,7 @@ def _check_search(study: Study, search: Search, grid: Grid, settings: Sequence[s
                 f"{trial.name} has no validation images to be judged on: give "
                 "data.validation=0.1, or another share of the training images"
             )
-    some = replace(grid, run=[*grid.run, *asked[0].words, ALL_IMAGES])
+    some = replace(grid, run=[*grid.run, *asked[0].words])
     for name, words in some.runs().items():
         _recipe(name, [*words, *settings])
 
