@@ -32,9 +32,9 @@ def test_a_table_is_written_from_records():
     page = "a\n<!-- paper-g table-4 -->\nold\n<!-- end -->\nb\n"
     filled = tables().filled(page)
     assert filled.startswith("a\n<!-- paper-g table-4 -->\n| method | data |")
-    record = json.loads((RECORDS / "mnist-gradr-0.2" / "report.json").read_text())
-    ours = f"{100 * record['connectivity']:.2f} | 1.38 | {record['accuracy']['last']:.2f}"
-    assert f"| Grad R | MNIST | 0.2 | {ours} |" in filled
+    record = json.loads((RECORDS / "mnist-gradr-0.1" / "report.json").read_text())
+    ours = f"{100 * record['connectivity']:.2f} | 3.06 | {record['accuracy']['last']:.2f}"
+    assert f"| Grad R | MNIST | 0.1 | {ours} |" in filled
     assert filled.endswith("|\n<!-- end -->\nb\n") and "old" not in filled
 
 
