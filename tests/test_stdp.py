@@ -9,6 +9,7 @@ import torch
 from spikingjelly.activation_based import layer, learning
 from torch import nn
 
+from bars import bars
 from spikewire import METHODS, Pruner, Threshold
 from spikewire.config import override, read, recipe
 from spikewire.data import Batches, load
@@ -188,16 +189,6 @@ def test_neurons_refuse(name, value):
 def small(**settings):
     options = {"neurons": 6, "T": 12, "inputs": 16, "classes": 2, "low": 0.0, "high": 1.0}
     return diehl_cook(**{**options, "threshold": 0.8, **settings})
-
-
-def bars(count, seed=0):
-    """Bright upper (0) or lower (1) halves of 4 x 4 images, on a dim ground."""
-    generator = torch.Generator().manual_seed(seed)
-    labels = torch.randint(2, (count,), generator=generator)
-    images = 0.2 * torch.rand(count, 1, 4, 4, generator=generator)
-    for image, label in zip(images, labels, strict=True):
-        image[0, 2 * label : 2 * label + 2] += 0.8
-    return images, labels
 
 
 def test_the_gradient_is_what_stdp_adds_and_no_loss_changes_it():
