@@ -6,7 +6,6 @@ import json
 import pytest
 import torch
 
-from bars import bars
 from spikewire import Pruner, Threshold
 from spikewire.config import override, read, recipe
 from spikewire.nets import NETS, sampling_machine
@@ -59,7 +58,7 @@ def test_a_network_that_dreams_of_what_it_sees_has_nothing_to_learn():
         assert change.eq(0).all()
 
 
-def test_phases_begin_at_rest_and_leave_nothing():
+def test_phases_begin_at_rest_and_leave_nothing(bars):
     net = small(release=1.0, noise=0.0)
     images, labels = bars(4)
     torch.manual_seed(1)
@@ -96,7 +95,7 @@ def test_dice_are_fresh_in_training_and_always_the_same_in_evaluation():
     assert float(fresh.normal(2 * torch.ones(10_000, 1)).std()) == pytest.approx(2.0, rel=0.04)
 
 
-def test_an_accuracy_can_be_measured_again_whatever_the_batch():
+def test_an_accuracy_can_be_measured_again_whatever_the_batch(bars):
     net = small().eval()
     images, _ = bars(6)
     whole = net(images)
@@ -110,7 +109,7 @@ def test_an_accuracy_can_be_measured_again_whatever_the_batch():
 
 
 @pytest.mark.parametrize("scale", [1.0, 50.0])
-def test_the_gradient_is_the_contrast_of_the_class_that_the_loss_wants(scale):
+def test_the_gradient_is_the_contrast_of_the_class_that_the_loss_wants(scale, bars):
     net, (images, labels) = small(), bars(8)
     twin = copy.deepcopy(net)
     torch.manual_seed(3)
@@ -124,13 +123,13 @@ def test_the_gradient_is_the_contrast_of_the_class_that_the_loss_wants(scale):
     assert torch.allclose(net.back.grad, -0.1 * back / 8)
 
 
-def test_a_loss_that_is_content_teaches_nothing():
+def test_a_loss_that_is_content_teaches_nothing(bars):
     net, (images, _) = small(), bars(4)
     (0.0 * net(images).sum()).backward()
     assert all(parameter.grad.eq(0).all() for parameter in net.parameters())
 
 
-def test_it_learns_and_goes_on_without_its_weakest_synapses():
+def test_it_learns_and_goes_on_without_its_weakest_synapses(bars):
     """The user's own loop, with a pruner in it."""
     torch.manual_seed(0)
     net = small(hidden=30)

@@ -9,7 +9,6 @@ import torch
 from spikingjelly.activation_based import layer, learning
 from torch import nn
 
-from bars import bars
 from spikewire import METHODS, Pruner, Threshold
 from spikewire.config import override, read, recipe
 from spikewire.data import Batches, load
@@ -191,7 +190,7 @@ def small(**settings):
     return diehl_cook(**{**options, "threshold": 0.8, **settings})
 
 
-def test_the_gradient_is_what_stdp_adds_and_no_loss_changes_it():
+def test_the_gradient_is_what_stdp_adds_and_no_loss_changes_it(bars):
     net = small()
     images, _ = bars(8)
     torch.manual_seed(3)
@@ -206,7 +205,7 @@ def test_the_gradient_is_what_stdp_adds_and_no_loss_changes_it():
         assert torch.allclose(twin.synapses.weight.grad, -stdp(before, behind, net.trace) / 8)
 
 
-def test_only_training_changes_thresholds_and_draws_numbers():
+def test_only_training_changes_thresholds_and_draws_numbers(bars):
     net = small().eval()
     images, _ = bars(8)
     first = net.encode(images)
@@ -231,7 +230,7 @@ def test_bright_pixels_fire_at_the_rate(training):
     assert rates[:2].eq(0).all()
 
 
-def test_neurons_take_the_class_they_answer_to_most_and_silent_ones_none():
+def test_neurons_take_the_class_they_answer_to_most_and_silent_ones_none(bars):
     net = small(neurons=3, rate=1.0)
     with torch.no_grad():
         net.synapses.weight.copy_(
@@ -244,7 +243,7 @@ def test_neurons_take_the_class_they_answer_to_most_and_silent_ones_none():
     assert net.training and net.eval()(images).argmax(1).equal(labels)
 
 
-def test_classes_vote_with_the_mean_of_their_neurons_however_rare_they_are():
+def test_classes_vote_with_the_mean_of_their_neurons_however_rare_they_are(bars):
     """Nine images of one class, three of the other: sums would give most neurons to the first."""
     net = small(neurons=3, rate=1.0)
     with torch.no_grad():
@@ -258,7 +257,7 @@ def test_classes_vote_with_the_mean_of_their_neurons_however_rare_they_are():
     assert net.votes.sum(0).tolist() == pytest.approx([1.0, 1.0])
 
 
-def test_no_more_images_are_labelled_than_asked_for():
+def test_no_more_images_are_labelled_than_asked_for(bars):
     net, shown = small(labelled=25), []
 
     def batches():
@@ -280,7 +279,7 @@ def test_the_network_refuses(name, value):
         small(**{name: value})
 
 
-def test_it_learns_what_images_have_in_common_without_labels():
+def test_it_learns_what_images_have_in_common_without_labels(bars):
     """The user's own loop: neurons have their fields before a label is told."""
     torch.manual_seed(0)
     net = small(T=20, rise=0.02)
