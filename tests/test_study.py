@@ -224,6 +224,9 @@ def test_a_study_that_asks_for_costs_tells_and_draws_them(tmp_path):
     runs = {name: ["mnist", word] for name, word in words.items()}
     rows = [Row(["t"], name, "MNIST", runs=[name]) for name in words]
     rows.append(Row(["t"], "somebody's", "MNIST", paper_accuracy=95.0))
+    runs["unknown"] = ["mnist"]  # to the engine
+    rows.append(Row(["t"], "unknown", "MNIST", runs=["unknown"]))
+    write_run(tmp_path / "unknown", [97.0], [0.9], toml=recipe_of("mnist"))
     figures = [Drawing("costs", "costs", table="t", dataset="MNIST")]
     for name, (synops, milliseconds) in {"erk": (3e6, 1.25), "compute": (1e6, 0.5)}.items():
         folder = tmp_path / name
@@ -234,7 +237,7 @@ def test_a_study_that_asks_for_costs_tells_and_draws_them(tmp_path):
     records = Records(Study("t", runs=runs, rows=rows, figures=figures, costs=True), tmp_path)
     columns, lines = study.text(records.table("t"))
     told = [[line[columns.index(name)] for name in ("SynOps", "engine ms")] for line in lines]
-    assert told == [["3,000,000", "1.250"], ["1,000,000", "0.500"], [report.NONE] * 2]
+    assert told == [["3,000,000", "1.250"], ["1,000,000", "0.500"], *2 * [2 * [report.NONE]]]
     (plot,) = records.draw("costs")
     assert plot.rows[:2] == (("erk", 3e6, 1.25, 97.0, 0.0), ("compute", 1e6, 0.5, 97.0, 0.0))
 

@@ -61,10 +61,6 @@ def _rate(run: Run) -> float | None:
     return None if rate is None else 100 * rate
 
 
-def _engine(run: Run) -> float | None:
-    return (run.report.get("engine") or {}).get("milliseconds_sparse")
-
-
 QUANTITIES = {
     "accuracy": Quantity(
         "accuracy %", lambda run: run.report["accuracy"]["last"], ".2f",
@@ -85,7 +81,7 @@ QUANTITIES = {
         "file kB", lambda run: _scaled(report.stored_bytes(run.report), 1e-3), ",.1f",
         "of the network: its surviving weights, or all of a dense one"),
     "milliseconds": Quantity(
-        "engine ms", _engine, ".3f",
+        "engine ms", lambda run: report.milliseconds(run.report), ".3f",
         "a sample takes in the sparse engine, one at a time; the machine may have had other work"),
 }  # fmt: skip
 """What is told of every row, by name."""

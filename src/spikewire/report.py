@@ -650,6 +650,15 @@ def firing_rate(report: Any) -> float | None:
     return sum(layer["rate"] * layer["neurons"] for layer in report["firing"]) / neurons
 
 
+def milliseconds(report: Any) -> float | None:
+    """What a sample takes in the sparse engine; None where the engine does not know the network.
+
+    >>> milliseconds({"engine": {"milliseconds_sparse": 0.5}}), milliseconds({"engine": None})
+    (0.5, None)
+    """
+    return (report.get("engine") or {}).get("milliseconds_sparse")
+
+
 def _percent_rate(report: Any) -> float | None:
     rate = firing_rate(report)
     return None if rate is None else 100 * rate

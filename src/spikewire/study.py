@@ -425,7 +425,7 @@ class Records:
         runs, rivals = self._finished_of(row.runs), self._finished_of(row.rivals)
         smaller = [run for run in runs if run.report.get("compact")]
         judged = [run for run in runs if _validation(run) is not None]
-        costs = {"synops": _synops, "milliseconds": _milliseconds} if self.study.costs else {}
+        costs = COSTS if self.study.costs else {}
         accuracy, spread = _over(runs, _last)
         difference, interval = paired(by_seed(runs), by_seed(rivals))
         return {
@@ -439,7 +439,7 @@ class Records:
             "accuracy_std": spread,
             "best_on_test": _over(runs, _best_on_test)[0],
             "validation": _over(judged, _validation)[0],
-            **{name: _over(runs, of)[0] for name, of in costs.items()},
+            **{name: _known(runs, of) for name, of in costs.items()},
             "difference": difference,
             "interval": interval,
             "paper": row.paper or row.method,
@@ -615,12 +615,16 @@ def _saved(run: report.Run) -> float:
     return 100 * (1 - run.report["compact"]["multiplications"] / run.report["dense_synops"])
 
 
-def _synops(run: report.Run) -> float:
-    return run.report["synops"]
+COSTS: dict[str, Callable[[report.Run], float | None]] = {
+    "synops": lambda run: run.report.get("synops"),
+    "milliseconds": lambda run: report.milliseconds(run.report),
+}
+"""What an image costs, by the name of the column; None where it is not known."""
 
 
-def _milliseconds(run: report.Run) -> float:
-    return run.report["engine"]["milliseconds_sparse"]
+def _known(runs: Sequence[report.Run], of: Callable[[report.Run], float | None]) -> float | None:
+    values = [value for run in runs if (value := of(run)) is not None]
+    return mean_and_spread(values)[0] if values else None
 
 
 def _validation(run: report.Run) -> Any:
