@@ -203,7 +203,7 @@ def fit(
     forward = distributed.replicated(model, device)
     trainer = _Trainer(
         forward,
-        torch.compile(forward, dynamic=False) if _compiles(compile, steps) else forward,
+        _compiled(forward, device) if _compiles(compile, steps) else forward,
         _Update(optimizer, _objective(loss), device, PRECISIONS[precision]),
         _Rates(optimizer, schedule or Constant(1.0), steps, fresh=resume is None),
         pruner,
@@ -409,6 +409,14 @@ def _compiles(wish: bool | str, steps: int) -> bool:
     if not isinstance(wish, bool):
         raise ValueError(f"compile={wish!r}: use true, false or auto")
     return wish
+
+
+def _compiled(forward: nn.Module, device: torch.device) -> Any:
+    """The same network in compiled code."""
+    # On a CPU, convolutions would leave channels last, and neurons, to which a layer is one row of
+    # numbers in the usual order, would gather them one by one.
+    options = {"layout_optimization": False} if device.type == "cpu" else None
+    return torch.compile(forward, dynamic=False, options=options)
 
 
 def _beginning(resume: Epoch | None, batches: int) -> Epoch:

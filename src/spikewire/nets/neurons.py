@@ -152,9 +152,9 @@ class _Integrate(torch.autograd.Function):
         for t in range(T):
             u = _charge(v, current[t % len(current)], tau, scaled, reset)
             fired = u >= threshold
-            v = _once(u.masked_fill(fired, reset))
-            spikes.append(fired.to(u.dtype))
-        return torch.stack(spikes), v
+            v = _once(u.masked_fill_(fired, reset))
+            spikes.append(fired)
+        return torch.stack(spikes).to(v.dtype), v
 
     @staticmethod
     @once_differentiable
