@@ -24,6 +24,7 @@ import csv
 import hashlib
 import io
 import os
+import re
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from importlib import resources
@@ -31,6 +32,8 @@ from itertools import product
 from pathlib import Path
 from typing import Any, Literal, NamedTuple
 from urllib.parse import quote
+
+from markupsafe import Markup, escape
 
 from spikewire import formats, report, sweep
 from spikewire.methods import METHODS
@@ -75,10 +78,12 @@ QUANTITIES = {
     "synops": Quantity(
         "SynOps", lambda run: run.report.get("synops"), ",.0f",
         "accumulates a test sample causes: spikes times the synapses that they meet"),
-    "firing_rate": Quantity("firing %", _rate, ".2f", "spikes per neuron and time step"),
-    "seconds": Quantity("training s", _seconds, ",.0f", "of all epochs, without evaluation"),
+    "firing_rate": Quantity("firing %", _rate, ".1f", "spikes per neuron and time step"),
+    "seconds": Quantity(
+        "training s", _seconds, ",.0f",
+        "of all epochs, without evaluation; the machine may have had other work"),
     "kilobytes": Quantity(
-        "file kB", lambda run: _scaled(report.stored_bytes(run.report), 1e-3), ",.1f",
+        "file kB", lambda run: _scaled(report.stored_bytes(run.report), 1e-3), ",.0f",
         "of the network: its surviving weights, or all of a dense one"),
     "milliseconds": Quantity(
         "engine ms", lambda run: report.milliseconds(run.report), ".3f",
@@ -366,7 +371,7 @@ def _section(track: Track, out: Path) -> dict[str, Any]:
     budgets = {row.epochs for row in track.rows}
     return {
         "title": track.study.title,
-        "note": track.study.note.strip(),
+        "note": _marked_up(track.study.note.strip()),
         "missing": len(track.missing),
         "columns": [name for name in QUANTITIES if name in told],
         "levels": [
@@ -388,6 +393,12 @@ def _section(track: Track, out: Path) -> dict[str, Any]:
             for grid, found in track.tried.items()
         ],
     }
+
+
+def _marked_up(note: str) -> Markup:
+    """A study's note, which is Markdown of one paragraph, as HTML."""
+    emphasized = re.sub(r"\*([^*]+)\*", r"<em>\1</em>", str(escape(note)))
+    return Markup(re.sub(r"`([^`]+)`", r"<code>\1</code>", emphasized))
 
 
 def _level(level: float | None) -> str:
