@@ -182,7 +182,8 @@ def test_a_grid_has_a_row_for_each_choice_and_one_for_all_seeds(tmp_path):
     asked = Study("t", grids=[grid])
     for seed, accuracy in ((0, 96.0), (1, 97.0)):
         toml = recipe_of("mnist", "optimizer.lr=0.2", f"seed={seed}")
-        write_run(tmp_path / f"a-0.2-{seed}", [accuracy], [0.9], validation=98.0, toml=toml)
+        folder = tmp_path / f"a-0.2-{seed}"
+        write_run(folder, [accuracy], [0.9], seed=seed, validation=98.0, toml=toml)
     records = Records(asked, tmp_path)
     assert records.needed("trials") == ["a-0.1-0", "a-0.1-1", "a-0.2-0", "a-0.2-1"]
     assert study.text(records.table("trials"))[1] == [
@@ -217,6 +218,25 @@ def test_runs_are_compared_with_their_rivals_seed_by_seed(tmp_path):
     assert rows["without, sparsity 0.9"]["difference"] is None
     columns, lines = study.text([ours])
     assert lines[0][columns.index("difference, 95 %")] == "+1.50 ± 6.35"
+
+
+def test_a_row_over_several_sparsities_compares_runs_of_the_same(tmp_path):
+    rows = [Row(["t"], "with", "MNIST", runs=["with-*"], rivals=["without-*"])]
+    told = {
+        "with": [(0.8, 0, 97.0), (0.9, 0, 95.0), (0.8, 1, 98.0), (0.9, 1, 94.0)],
+        "without": [(0.8, 0, 96.0), (0.9, 0, 92.0), (0.8, 1, 96.0), (0.9, 1, 92.0)],
+    }
+    runs = {}
+    for name, cases in told.items():
+        for sparsity, seed, accuracy in cases:
+            words = [f"method.sparsity={sparsity}", f"seed={seed}"]
+            runs[f"{name}-{sparsity}-{seed}"] = ["mnist", *words]
+            folder = tmp_path / f"{name}-{sparsity}-{seed}"
+            write_run(folder, [accuracy], [sparsity], seed=seed, toml=recipe_of("mnist", *words))
+    (row,) = Records(Study("t", runs=runs, rows=rows), tmp_path).table("t")
+    assert row["seeds"] == 2
+    assert row["difference"] == 2.0  # of 1, 3, 2 and 2
+    assert row["interval"] == pytest.approx(3.1824 * (2 / 3) ** 0.5 / 4**0.5, rel=1e-4)
 
 
 def test_a_study_that_asks_for_costs_tells_and_draws_them(tmp_path):

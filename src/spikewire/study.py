@@ -45,7 +45,7 @@ import os
 import re
 import subprocess
 import sys
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Hashable, Iterable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor, as_completed
 from dataclasses import dataclass, field, replace
 from fnmatch import fnmatchcase
@@ -413,7 +413,8 @@ class Records:
         that of the last epoch on a validation split; `synops` and, in the engine, `milliseconds` of
         a sample are there where the study asks for costs; all are means over `seeds` runs.
         `difference` is the mean of what a run's accuracy is above that of its rival with the same
-        seed, and `interval` the half width of its 95 % confidence interval, by Student's t.
+        seed, and the same sparsity in rows over several, and `interval` the half width of its 95 %
+        confidence interval, by Student's t.
         """
         check("table", table, self.study.tables)
         return [self._row(row) for row in self.study.all_rows if table in row.tables]
@@ -427,7 +428,8 @@ class Records:
         judged = [run for run in runs if _validation(run) is not None]
         costs = COSTS if self.study.costs else {}
         accuracy, spread = _over(runs, _last)
-        difference, interval = paired(by_seed(runs), by_seed(rivals))
+        case = by_seed if len(by_seed(runs)) == len(runs) else _by_seed_and_sparsity
+        difference, interval = paired(case(runs), case(rivals))
         return {
             "method": row.method,
             "dataset": row.dataset,
@@ -448,7 +450,7 @@ class Records:
             "paper_accuracy": row.paper_accuracy,
             "paper_epochs": row.paper_epochs,
             "epochs": max((run.report["epochs"] for run in runs), default=None),
-            "seeds": len(runs),
+            "seeds": len(by_seed(runs)),
         }
 
     def _finished_of(self, patterns: Iterable[str]) -> list[report.Run]:
@@ -551,9 +553,9 @@ def _difference(row: Mapping[str, Any]) -> str:
 
 
 def paired(
-    ours: Mapping[int, float], theirs: Mapping[int, float]
+    ours: Mapping[Hashable, float], theirs: Mapping[Hashable, float]
 ) -> tuple[float | None, float | None]:
-    """Mean difference over the seeds that both have, and half of its 95 % confidence interval.
+    """Mean difference over the cases that both have, and half of its 95 % confidence interval.
 
     ``t(0.975, n - 1) s / sqrt(n)`` with the sample standard deviation s of n differences.
 
@@ -561,7 +563,7 @@ def paired(
     >>> mean, round(half, 4)
     (2.0, 2.4841)
     """
-    differences = [ours[seed] - theirs[seed] for seed in ours if seed in theirs]
+    differences = [ours[case] - theirs[case] for case in ours if case in theirs]
     if not differences:
         return None, None
     mean, spread = mean_and_spread(differences)
@@ -601,13 +603,17 @@ def _last(run: report.Run) -> float:
     return run.report["accuracy"]["last"]
 
 
-def by_seed(runs: Iterable[report.Run]) -> dict[int, float]:
+def by_seed(runs: Iterable[report.Run]) -> dict[Hashable, float]:
     """Test accuracy after the last epoch of each run, in percent, by its seed.
 
     >>> by_seed([])
     {}
     """
     return {run.report["seed"]: _last(run) for run in runs}
+
+
+def _by_seed_and_sparsity(runs: Iterable[report.Run]) -> dict[Hashable, float]:
+    return {(run.report["seed"], run.config["method"].get("sparsity")): _last(run) for run in runs}
 
 
 def _saved(run: report.Run) -> float:
