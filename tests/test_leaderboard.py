@@ -219,6 +219,17 @@ def test_the_page(board):
     assert "../my sweep/gmp-0.9-0/run.toml" in links
 
 
+def test_the_readme_has_the_rows_of_the_page(board):
+    (_, readme, _, _), rows = board
+    text = readme.read_text()
+    assert text.count("\n| [") == len(rows)
+    assert "no winner: 2 of 3 others are in the noise of the best" in text
+    assert (
+        "| [gmp](../my%20sweep/gmp-0.9-0/run.toml) (highest) | sparsity 0.9 | 97.27 ± 0.25 |"
+        in text
+    )
+
+
 def test_the_policy_of_the_page_admits_its_own_script_and_no_other(board):
     text = board[0][0].read_text()
     (script,) = re.findall(r"<script>(.*?)</script>", text, re.DOTALL)
@@ -229,7 +240,7 @@ def test_the_policy_of_the_page_admits_its_own_script_and_no_other(board):
 
 
 def test_the_table_has_the_numbers_of_the_page(board):
-    (_, _, table), rows = board
+    (_, _, _, table), rows = board
     lines = list(csv.DictReader(table.open()))
     assert len(lines) == len(rows)
     for line, row in zip(lines, rows.values(), strict=True):
@@ -246,7 +257,7 @@ def test_the_same_again_writes_the_same(board, command, tmp_path):
         "leaderboard", tmp_path / "my sweep", "--out", tmp_path / "board"
     )
     assert status == 0, said
-    assert printed.split("\n")[:3] == [str(file) for file in files]
+    assert printed.split("\n")[:4] == [str(file) for file in files]
     assert [file.read_bytes() for file in files] == before
 
 

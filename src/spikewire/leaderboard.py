@@ -1,8 +1,9 @@
-"""Leaderboard: the methods of one or more sweeps side by side, as a page, as JSON and as CSV.
+"""Leaderboard: methods of one or more sweeps side by side, as a page, Markdown, JSON and CSV.
 
 ::
 
     LEADERBOARD/index.html         a section for each sweep, its rows by sparsity; needs no network
+    LEADERBOARD/README.md          the same rows as tables
     LEADERBOARD/leaderboard.json   the same numbers, complete
     LEADERBOARD/leaderboard.csv    a line for each row
 
@@ -40,7 +41,7 @@ from spikewire.methods import METHODS
 from spikewire.plots import mean_and_spread
 from spikewire.report import Run
 from spikewire.run import near
-from spikewire.study import Grid, Records, Study, by_seed, paired
+from spikewire.study import Grid, Records, Study, by_seed, markdown, paired
 
 NAME = "leaderboard"
 
@@ -282,11 +283,13 @@ def write(places: Sequence[Path], out: Path) -> list[Path]:
         ValueError: if a sweep's files cannot be understood, or none of its runs is finished.
     """
     tracks = [read(place) for place in places]
-    page, data, table = (out / name for name in ("index.html", f"{NAME}.json", f"{NAME}.csv"))
+    names = ("index.html", "README.md", f"{NAME}.json", f"{NAME}.csv")
+    page, readme, data, table = (out / name for name in names)
     formats.write(page, _page(tracks, out).encode())
+    formats.write(readme, _readme(tracks, out).encode())
     formats.write_json(data, [_plain(track, out) for track in tracks])
     formats.write(table, _csv(tracks).encode())
-    return [page, data, table]
+    return [page, readme, data, table]
 
 
 def _link(file: Path, out: Path) -> str:
@@ -361,6 +364,32 @@ def _page(tracks: Sequence[Track], out: Path) -> str:
         tracks=[_section(track, out) for track in tracks],
         name=NAME,
     )
+
+
+def _readme(tracks: Sequence[Track], out: Path) -> str:
+    parts = [
+        "# Leaderboard",
+        "Mean ± standard deviation over seeds. *To the highest*: the difference to the highest "
+        "accuracy among rows as sparse, seed by seed, with its 95 % confidence interval; in the "
+        "noise if that holds 0. The same as a [page](index.html) that sorts, as "
+        f"[JSON]({NAME}.json) and as [CSV]({NAME}.csv).",
+    ]
+    for track in tracks:
+        section = _section(track, out)
+        parts += [f"## {section['title']}", track.study.note.strip()]
+        numbers = [QUANTITIES[name].label for name in section["columns"]]
+        columns = ["method", "varied", numbers[0], "to the highest", *numbers[1:]]
+        for level in section["levels"]:
+            lines = [_line(row) for row in level["rows"]]
+            parts += [f"**{level['title']}**: {level['verdict']}", markdown(columns, lines)]
+    return "\n\n".join(parts) + "\n"
+
+
+def _line(row: Mapping[str, Any]) -> list[str]:
+    accuracy, *others = (number["text"] for number in row["numbers"])
+    mark = f" ({row['mark']})" if row["mark"] else ""
+    name = f"[{row['name']}]({row['recipe']}){mark}"
+    return [name, row["settings"], accuracy, row["difference"], *others]
 
 
 def _section(track: Track, out: Path) -> dict[str, Any]:
