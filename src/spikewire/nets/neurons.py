@@ -153,8 +153,8 @@ class _Integrate(torch.autograd.Function):
             u = _charge(v, current[t % len(current)], tau, scaled, reset)
             fired = u >= threshold
             v = _once(u.masked_fill_(fired, reset))
-            spikes.append(fired)
-        return torch.stack(spikes).to(v.dtype), v
+            spikes.append(fired.to(u.dtype))  # a stack of booleans would not be vectorised
+        return torch.stack(spikes), v
 
     @staticmethod
     @once_differentiable
