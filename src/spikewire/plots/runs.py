@@ -71,7 +71,7 @@ QUANTITIES: dict[str, Quantity] = {
 }
 
 
-COSTS = {"synops": "SynOps per image", "milliseconds": "milliseconds per image in the engine"}
+COSTS = {"synops": "SynOps per image", "milliseconds": "ms per image, sparse engine"}
 
 
 @drawn_in_style
@@ -336,6 +336,7 @@ def costs(rows: Sequence[Mapping[str, Any]]) -> Plot:
             _frontier(axes, points, colour, marker, readable(method, 40), filled=True)
         axes.set_xlabel(label)
     panels[0].set_ylabel("test accuracy (%)")
+    panels[0].set_xscale("symlog", linthresh=100)  # a network may have died: 0
     panels[0].xaxis.set_major_formatter(EngFormatter(sep=""))
     handles, labels = panels[0].get_legend_handles_labels()
     figure.legend(handles, labels, loc="outside lower center", ncols=legend_columns(labels))
