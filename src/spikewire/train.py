@@ -415,7 +415,7 @@ def _compiled(forward: nn.Module, device: torch.device) -> Any:
     """The same network in compiled code."""
     # On a CPU, convolutions would leave channels last, and neurons, to which a layer is one row of
     # numbers in the usual order, would gather them one by one.
-    options = {"layout_optimization": False} if device.type == "cpu" else None
+    options: Any = {"layout_optimization": False} if device.type == "cpu" else None
     return torch.compile(forward, dynamic=False, options=options)
 
 
