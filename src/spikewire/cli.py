@@ -334,7 +334,7 @@ def write_leaderboard(
         leaderboard.NAME
     ),
 ) -> None:
-    """Compare the methods of sweeps, from their records: a page, and the same as JSON and CSV."""
+    """Compare the methods of sweeps, from their records: a page, and Markdown, JSON and CSV."""
     _written(leaderboard.write(folders, out), as_json=False)
 
 

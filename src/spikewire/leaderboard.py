@@ -74,7 +74,7 @@ QUANTITIES = {
         "on test images, after the epoch that was best on validation images among those about as "
         "sparse as the last; only runs that keep validation images have it"),
     "connectivity": Quantity(
-        "connectivity %", lambda run: 100 * (1 - run.report["sparsity"]), ".2f",
+        "conn. %", lambda run: 100 * (1 - run.report["sparsity"]), ".2f",
         "share of the synapses that are left, as counted in the trained network"),
     "synops": Quantity(
         "SynOps", lambda run: run.report.get("synops"), ",.0f",
@@ -425,7 +425,11 @@ def _section(track: Track, out: Path) -> dict[str, Any]:
 
 
 def _marked_up(note: str) -> Markup:
-    """A study's note, which is Markdown of one paragraph, as HTML."""
+    """A study's note, which is Markdown of one paragraph, as HTML.
+
+    >>> print(_marked_up("*Short*: `T` < 9"))
+    <em>Short</em>: <code>T</code> &lt; 9
+    """
     emphasized = re.sub(r"\*([^*]+)\*", r"<em>\1</em>", str(escape(note)))
     return Markup(re.sub(r"`([^`]+)`", r"<code>\1</code>", emphasized))
 

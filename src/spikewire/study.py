@@ -424,8 +424,6 @@ class Records:
 
     def _row(self, row: Row) -> dict[str, Any]:
         runs, rivals = self._finished_of(row.runs), self._finished_of(row.rivals)
-        smaller = [run for run in runs if run.report.get("compact")]
-        judged = [run for run in runs if _validation(run) is not None]
         costs = COSTS if self.study.costs else {}
         accuracy, spread = _over(runs, _last)
         case = by_seed if len(by_seed(runs)) == len(runs) else _by_seed_and_sparsity
@@ -436,12 +434,12 @@ class Records:
             "alpha": row.alpha,
             "ratio": row.ratio,
             "connectivity": _over(runs, lambda run: 100 * (1 - run.report["sparsity"]))[0],
-            "operations": _over(smaller, _saved)[0],
+            "operations": _over(runs, _saved)[0],
             "accuracy": accuracy,
             "accuracy_std": spread,
             "best_on_test": _over(runs, _best_on_test)[0],
-            "validation": _over(judged, _validation)[0],
-            **{name: _known(runs, of) for name, of in costs.items()},
+            "validation": _over(runs, _validation)[0],
+            **{name: _over(runs, of)[0] for name, of in costs.items()},
             "difference": difference,
             "interval": interval,
             "paper": row.paper or row.method,
@@ -594,9 +592,11 @@ def course(run: report.Run) -> str:
 
 
 def _over(
-    runs: Sequence[report.Run], of: Callable[[report.Run], float]
+    runs: Iterable[report.Run], of: Callable[[report.Run], float | None]
 ) -> tuple[float | None, float | None]:
-    return mean_and_spread([of(run) for run in runs]) if runs else (None, None)
+    """Mean and standard deviation over the runs that have the value."""
+    values = [value for run in runs if (value := of(run)) is not None]
+    return mean_and_spread(values) if values else (None, None)
 
 
 def _last(run: report.Run) -> float:
@@ -616,9 +616,11 @@ def _by_seed_and_sparsity(runs: Iterable[report.Run]) -> dict[Hashable, float]:
     return {(run.report["seed"], run.config["method"].get("sparsity")): _last(run) for run in runs}
 
 
-def _saved(run: report.Run) -> float:
-    """Share of the multiplications that the compact network does without, in percent."""
-    return 100 * (1 - run.report["compact"]["multiplications"] / run.report["dense_synops"])
+def _saved(run: report.Run) -> float | None:
+    """Share of the multiplications that the compact network, if there is one, does without."""
+    if not (compact := run.report.get("compact")):
+        return None
+    return 100 * (1 - compact["multiplications"] / run.report["dense_synops"])
 
 
 COSTS: dict[str, Callable[[report.Run], float | None]] = {
@@ -626,11 +628,6 @@ COSTS: dict[str, Callable[[report.Run], float | None]] = {
     "milliseconds": lambda run: report.milliseconds(run.report),
 }
 """What an image costs, by the name of the column; None where it is not known."""
-
-
-def _known(runs: Sequence[report.Run], of: Callable[[report.Run], float | None]) -> float | None:
-    values = [value for run in runs if (value := of(run)) is not None]
-    return mean_and_spread(values)[0] if values else None
 
 
 def _validation(run: report.Run) -> Any:
