@@ -65,9 +65,22 @@ def test_a_fraction_of_the_training_images_and_the_same_of_all_else():
     assert torch.equal(tenth.test.pixels, whole.test.pixels)
     expected = whole.train.labels.bincount() * 0.1
     assert ((tenth.train.labels.bincount() - expected).abs() <= 1.0).all()
-    for fraction in (0.0, 1.1, float("nan")):
+    for share in (0.0, 1.1, float("nan")):
         with pytest.raises(ValueError, match="fraction is"):
-            load("digits", fraction=fraction)
+            load("digits", fraction=share)
+        with pytest.raises(ValueError, match="test is"):
+            load("digits", test=share)
+
+
+def test_a_share_of_the_test_images_is_the_same_for_every_seed():
+    whole, tenth = load("digits", seed=1), load("digits", test=0.1, seed=1)
+    counts = tenth.test.labels.bincount(minlength=10)
+    wanted = 0.1 * whole.test.labels.bincount(minlength=10)
+    assert ((counts - wanted).abs() < 1).all()
+    other = load("digits", test=0.1, seed=2)
+    assert torch.equal(tenth.test.pixels, other.test.pixels)
+    assert torch.equal(tenth.train.pixels, whole.train.pixels)
+    assert (tenth.mean, tenth.std) == (whole.mean, whole.std)
 
 
 def own(train: Images, test: Images, classes: int = 10) -> Source:

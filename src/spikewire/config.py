@@ -39,6 +39,7 @@ OPTIMIZERS = ("adam", "adamw", "sgd", "normalised-sgd")
 
 Positive = Annotated[int, Field(ge=1)]
 Fraction = Annotated[float, Field(ge=0.0, lt=1.0)]
+Share = Annotated[float, Field(gt=0.0, le=1.0)]
 
 
 def _listed(value: Any) -> Any:
@@ -56,11 +57,12 @@ class Network:
 
 @dataclass(frozen=True)
 class Dataset:
-    """Which data, how much of its training part validates and trains, how it is augmented."""
+    """Which data, what shares of it validate, train and test, how it is augmented."""
 
     name: str = "digits"
     validation: Fraction = 0.1
-    fraction: Annotated[float, Field(gt=0.0, le=1.0)] = 1.0
+    fraction: Share = 1.0
+    test: Share = 1.0
     augment: str = "none"
     download: bool = False
 

@@ -53,6 +53,7 @@ def load(
     *,
     validation: float = 0.1,
     fraction: float = 1.0,
+    test: float = 1.0,
     seed: int = 0,
     download: bool = False,
 ) -> Data:
@@ -66,7 +67,8 @@ def load(
             0 <= validation < 1; with 0 there is no validation part.
         fraction: share of the other training images that is used, the same in every class,
             0 < fraction <= 1.
-        seed: picks the images, at least 0.
+        test: share of the test images, the same in every class and for every seed, 0 < test <= 1.
+        seed: picks the images of the other parts, at least 0.
         download: get the published files first if they are not there.
 
     Raises:
@@ -80,11 +82,12 @@ def load(
     source = find(name)
     if not 0.0 <= validation < 1.0:
         raise ValueError(f"validation is {validation}: give a share from 0 to below 1")
-    if not 0.0 < fraction <= 1.0:
-        raise ValueError(f"fraction is {fraction}: give a share above 0, up to 1 for all images")
+    for key, share in {"fraction": fraction, "test": test}.items():
+        if not 0.0 < share <= 1.0:
+            raise ValueError(f"{key} is {share}: give a share above 0, up to 1 for all images")
     if seed < 0:
         raise ValueError(f"seed is {seed}: give a whole number of 0 or more")
-    train, test = read(source, root, download=download)
+    train, unseen = read(source, root, download=download)
     kept = None
     if validation:
         rest, part = split(train.labels, validation, seed)
@@ -92,8 +95,11 @@ def load(
     if fraction < 1.0:
         _, part = split(train.labels, fraction, seed)
         train = train[part]
+    if test < 1.0:
+        _, part = split(unseen.labels, test, seed=0)
+        unseen = unseen[part]
     mean, std = _moments(train)
-    return Data(source.name, source.classes, train, kept, test, mean, std)
+    return Data(source.name, source.classes, train, kept, unseen, mean, std)
 
 
 @dataclass(frozen=True, eq=False)

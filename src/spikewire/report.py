@@ -96,6 +96,8 @@ class Engine(TypedDict):
     """The sparse engine beside PyTorch; only the reason, where it cannot run the network."""
 
     reason: NotRequired[str]
+    samples: NotRequired[NonNegativeInt]
+    accuracy_dense: NotRequired[FiniteFloat | None]
     accuracy_sparse: NotRequired[FiniteFloat | None]
     spikes: NotRequired[NonNegativeInt]
     differing: NotRequired[NonNegativeInt]
@@ -568,10 +570,14 @@ def _engine_rows(report: Any) -> list[Bought]:
     accuracy = engine.get("accuracy_sparse")
     note = (
         f"this network in PyTorch and in the sparse engine, {engine.get('threads')} threads; "
-        f"{engine.get('differing', 0):,} of {engine.get('spikes', 0):,} spikes differ"
+        f"on {engine.get('samples', 0):,} test images {engine.get('differing', 0):,} of "
+        f"{engine.get('spikes', 0):,} spikes differ"
     )
     if accuracy is not None:
-        note += f", accuracy of the engine {_percent(accuracy)}"
+        note += (
+            f", accuracy there {_percent(accuracy)}, "
+            f"of PyTorch {_percent(engine.get('accuracy_dense'))}"
+        )
     dense, quick = engine.get("milliseconds_dense"), engine["milliseconds_sparse"]
     return [_ratio_row("Time per image, one at a time", dense, quick, _milliseconds, note)]
 
