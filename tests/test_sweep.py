@@ -1,6 +1,7 @@
 """Sweeps: work is shared, survives its workers, and settings are chosen on validation images."""
 
 import json
+import shutil
 import subprocess
 import sys
 from dataclasses import replace
@@ -164,8 +165,22 @@ def test_a_trial_that_diverges_is_lost_and_no_more(tmp_path, pretended):
         (None, "no longer finite"),
     }
     asked = searched(small(), trials=1, **{"optimizer.lr": [9.0]})
-    with pytest.raises(ValueError, match="every trial of gmp failed: no longer finite"):
+    with pytest.raises(ValueError, match="trials/gmp: every trial failed.* no longer finite"):
         sweep.work(Records(asked, tmp_path / "none"))
+
+
+def test_a_run_that_diverges_does_not_keep_the_others_from_their_end(tmp_path, pretended):
+    def reach(recipe):
+        if recipe.seed == 0:
+            raise Diverged("no longer finite")
+        return 10.0, 10.0
+
+    begun = pretended(reach)
+    asked = Records(Study("t", grids=[small(seed=[0, 1, 2])]), tmp_path)
+    with pytest.raises(ValueError, match="all is done but what failed: gmp-0: no longer finite"):
+        sweep.work(asked)
+    assert begun == ["gmp-0", "gmp-1", "gmp-2"]
+    assert asked.missing(asked.study.all_runs) == ["gmp-0"]
 
 
 def test_a_run_that_fails_is_named_and_can_be_had_by_others(tmp_path, pretended):
@@ -256,15 +271,36 @@ def test_every_search_that_is_shipped_can_be_done(name):
         *("one-shot", "gradr", "stds", "deepr"),
     }
     for grid in asked.grids:
-        assert len(sweep.trials(asked, grid)) == 4
+        assert len(sweep.trials(asked, grid)) == 8
         assert f"method={grid.name}" in grid.run and grid.vary["seed"] == [0, 1, 2]
 
 
 def test_another_search_in_the_same_folder_is_refused(tmp_path, pretended):
     pretended(lambda recipe: (90.0, 90.0))
     sweep.work(Records(searched(small(), epochs=[1, 2]), tmp_path))
-    with pytest.raises(ValueError, match="another search for grid gmp"):
-        sweep.work(Records(searched(small(), epochs=[1, 3]), tmp_path))
+    summary = (tmp_path / "sweep.toml").read_text()
+    longer = searched(small(), epochs=[1, 2])
+    longer = replace(longer, search=replace(longer.search, run=["batch=100"]))
+    for other in (searched(small(), epochs=[1, 3]), longer):
+        with pytest.raises(ValueError, match="another search for grid gmp"):
+            sweep.work(Records(other, tmp_path))
+        assert (tmp_path / "sweep.toml").read_text() == summary
+
+
+def test_a_search_can_be_made_longer(tmp_path, pretended):
+    """What was tried is kept; another choice then makes other runs."""
+    begun = pretended(lambda recipe: (recipe.optimizer.lr, 90.0))
+    rates = {"optimizer.lr": [1e-3, 2e-3, 3e-3]}
+    sweep.work(Records(searched(small(), trials=2, **rates), tmp_path / "a"))
+    former = json.loads((tmp_path / "a" / "trials" / "gmp.json").read_text())
+    begun.clear()
+    shutil.rmtree(tmp_path / "a" / "gmp-0")
+    sweep.work(Records(searched(small(), trials=3, **rates), tmp_path / "a"))
+    assert begun == ["gmp-2", "gmp-0"]
+    told = json.loads((tmp_path / "a" / "trials" / "gmp.json").read_text())
+    assert told["trials"][:2] == former["trials"]
+    assert told["chosen"] == ["optimizer.lr=0.003"]
+    assert [trial["sparsity"] for trial in told["trials"]] == [0.5] * 3
 
 
 def test_a_folder_without_a_sweep(tmp_path):

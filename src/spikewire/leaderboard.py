@@ -75,7 +75,8 @@ QUANTITIES = {
         "sparse as the last; only runs that keep validation images have it"),
     "connectivity": Quantity(
         "conn. %", lambda run: 100 * (1 - run.report["sparsity"]), ".2f",
-        "share of the synapses that are left, as counted in the trained network"),
+        "share of the synapses that are left: weights of the trained network that are not 0; what "
+        "came back and never moved is not counted"),
     "synops": Quantity(
         "SynOps", lambda run: run.report.get("synops"), ",.0f",
         "accumulates a test sample causes: spikes times the synapses that they meet"),

@@ -340,11 +340,11 @@ class _Training:
         if self.recipe.stop is not None:
             self.recipe.stop.complain(self.seen)
             self.pruner.steps = self.pruner.step  # that were all, as it turned out
-        masks = self.pruner.finish()
+        self.pruner.finish()
         label(self.model, self.parts.train.epoch(self.recipe.epochs))  # of what it has left
         if distributed.rank() == 0:
             formats.save_dense(self.out / DENSE, self.model)
-            formats.save_sparse(self.out / SPARSE, self.model, masks)
+            formats.save_sparse(self.out / SPARSE, self.model, _existing(self.pruner))
             facts = self._facts()
             facts |= self._compact() if self.pruner.channels else {}
             facts |= self._features() if self.recipe.features else {}

@@ -146,8 +146,9 @@ def _optuna() -> Any:
 def tried(records: Records, grid: str) -> dict[str, Any] | None:
     """What TRIALS/GRID.json says; None while the search of the grid goes on.
 
-    Under ``trials`` it has the run, the settings and the accuracy on validation images in percent
-    of each, None and the reason where training failed; under ``chosen`` the settings chosen.
+    Under ``trials`` it has the run, the settings, the accuracy on validation images in percent and
+    the sparsity of each, None and the reason where training failed; under ``chosen`` the settings
+    chosen.
     """
     file = records.place / TRIALS / f"{grid}.json"
     if not file.is_file():
@@ -228,14 +229,8 @@ class _Journal:
             load_if_exists=True,
         )
         among = _distributions(space)
-        there = [trial.params for trial in study.trials]
-        if there != [trial.choice for trial in asked[: len(there)]]:
-            raise ValueError(
-                f"the folder holds another search for grid {grid}: give another --records, or "
-                "delete it"
-            )
         running = self.optuna.trial.TrialState.RUNNING
-        for trial in asked[len(there) :]:
+        for trial in asked[len(study.trials) :]:
             study.add_trial(
                 self.optuna.trial.create_trial(
                     state=running,
@@ -245,22 +240,27 @@ class _Journal:
                 )
             )
 
-    def tell(self, grid: str, number: int, accuracy: float | None, reason: str = "") -> None:
-        """Enter what a trial reached; None, and why, if its training failed."""
+    def tell(self, grid: str, number: int, accuracy: float | None, **facts: Any) -> None:
+        """Enter what a trial reached, None if its training failed, and what else is known."""
         study = self.studies[grid]
         trial = study.trials[number]
         if trial.state.is_finished():
             return
+        for key, value in facts.items():
+            self.storage.set_trial_user_attr(trial._trial_id, key, value)
         if accuracy is None:
-            self.storage.set_trial_user_attr(trial._trial_id, "reason", reason)
             study.tell(number, state=self.optuna.trial.TrialState.FAIL, skip_if_finished=True)
         else:
             study.tell(number, accuracy, skip_if_finished=True)
 
     def told(self, grid: str) -> list[dict[str, Any] | None]:
-        """Accuracy and reason of each trial, None while it goes on."""
+        """What each trial reached, None while it goes on."""
         return [
-            {"validation": trial.value, "reason": trial.user_attrs.get("reason", "")}
+            {
+                "validation": trial.value,
+                "sparsity": trial.user_attrs.get("sparsity"),
+                "reason": trial.user_attrs.get("reason", ""),
+            }
             if trial.state.is_finished()
             else None
             for trial in self.studies[grid].trials
@@ -331,7 +331,8 @@ def work(
         done: called with the name of each run that this worker has finished.
 
     Raises:
-        ValueError: if the study is none that can be run, the folder holds another, or a run fails.
+        ValueError: if the study is none that can be run, the folder holds another search, or a run
+            fails; if training diverged somewhere, once everything else is done.
         Stopped: after SIGINT or SIGTERM, when everything is saved.
     """
     check(records)
@@ -351,7 +352,9 @@ class _Worker:
         self.records, self.data, self.claims, self.done = records, data, claims, done
         self.study, self.search = records.study, records.study.search
         self.finished: set[str] = set()
+        self.failed: dict[str, str] = {}
         with self._turn("sweep"):
+            self._refuse_other_search()
             told = {"settings": list(records.settings), "study": plain(records.study)}
             formats.write(records.place / SUMMARY, tomli_w.dumps(told).encode())
             if self.search is not None:
@@ -361,6 +364,24 @@ class _Worker:
         while left := self._left():
             if not any(self._attempt(name, job) for name, job in left.items()):
                 time.sleep(min(_POLL, self.claims.patience / 4))
+        if self.failed:
+            told = "; ".join(f"{name}: {reason}" for name, reason in self.failed.items())
+            raise ValueError(f"all is done but what failed: {told}")
+
+    def _refuse_other_search(self) -> None:
+        """Refuse a folder with other trials than are asked for; there may be fewer, or more."""
+        place, settings = self.records.place, self.records.settings
+        if not (place / SUMMARY).is_file():
+            return
+        former = read(place).study
+        there = {grid.name: trials(former, grid, settings) for grid in former.grids}
+        for grid in self.study.grids:
+            asked = trials(self.study, grid, settings)
+            if any(old != new for old, new in zip(there.get(grid.name, []), asked, strict=False)):
+                raise ValueError(
+                    f"{place} holds another search for grid {grid.name}: give another --records, "
+                    "or delete it"
+                )
 
     def _propose(self, search: Search) -> None:
         self.journal = _Journal(self.records.place / "search.journal")
@@ -386,7 +407,8 @@ class _Worker:
         new = {name for name in names if runs.finished(ready.path(name))}
         ready.missing(new)  # refuses runs of another sweep
         self.finished |= new
-        return left | {name: partial(self._run, ready, name) for name in names if name not in new}
+        left |= {name: partial(self._run, ready, name) for name in names if name not in new}
+        return {name: job for name, job in left.items() if name not in self.failed}
 
     def _searching(self, grid: Grid) -> list[tuple[str, Job]]:
         if self.search is None or tried(self.records, grid.name) is not None:
@@ -403,7 +425,10 @@ class _Worker:
         if (claim := self.claims.take(name)) is None:
             return False
         with claim, suppress(Lost):
-            job(claim)
+            try:
+                job(claim)
+            except Diverged as error:  # what others have to do goes on
+                self.failed[name] = str(error)
         return True
 
     def _run(self, ready: Records, name: str, claim: Claim) -> None:
@@ -415,16 +440,17 @@ class _Worker:
         try:
             self._train(trial.name, trial.run, claim)
         except Diverged as error:
-            self.journal.tell(grid.name, number, None, str(error))
+            self.journal.tell(grid.name, number, None, reason=str(error))
             return
         last = report.read(self.records.path(trial.name)).records[-1]
-        self.journal.tell(grid.name, number, last["accuracy"]["validation"])
+        accuracy, sparsity = last["accuracy"]["validation"], last["sparsity"]
+        self.journal.tell(grid.name, number, accuracy, sparsity=sparsity)
 
     def _choose(self, grid: Grid, claim: Claim) -> None:
         outcomes = [outcome or {} for outcome in self.journal.told(grid.name)]
         chosen = best([outcome["validation"] for outcome in outcomes])
         if chosen is None:
-            raise ValueError(f"every trial of {grid.name} failed: {outcomes[0]['reason']}")
+            raise Diverged(f"every trial failed, the first since {outcomes[0]['reason']}")
         asked = self.asked[grid.name]
         told = [
             {"run": trial.name, "settings": trial.words, **outcome}
@@ -461,7 +487,7 @@ def employ(command: Sequence[str], jobs: int) -> None:
         jobs: how many.
 
     Raises:
-        ValueError: if none of them came to the end.
+        ValueError: if none of them came to the end without a failure.
         Stopped: after SIGINT or SIGTERM, when everything is saved.
     """
     environment = {"OMP_NUM_THREADS": "1"} | os.environ
@@ -486,4 +512,4 @@ def employ(command: Sequence[str], jobs: int) -> None:
     if ended or 130 in ends:
         raise runs.Stopped("stopped")
     if all(ends):  # a worker that died is replaced by the others
-        raise ValueError("no worker came to the end; what each of them said stands above")
+        raise ValueError("the sweep is not complete; what each worker said stands above")

@@ -73,19 +73,18 @@ G = [0.0, 0.3, 0.0, -0.1, 0.2, -0.9, 0.1, 0.05]
 
 
 @pytest.mark.parametrize(
-    ("method", "expected"),
+    ("method", "regrown"),
     [
-        (
-            RigL(0.5, churn=Constant(0.5), every=1),
-            [0.9, 0.1, -0.5, 0, 0, 0, 0, 0],
-        ),  # regrown: keeps .1
-        (Rewire(0.5, churn=0.5, every=1), [0.9, 0, -0.5, 0, 0, 0, 0, 0]),  # regrown: from 0
+        (RigL(0.5, churn=Constant(0.5), every=1), 0.1),  # regrown: keeps .1
+        (Rewire(0.5, churn=0.5, every=1), 0.1),
+        (Rewire(0.5, churn=0.5, every=1, restart=True), 0),  # regrown: from 0
+        (NDSNN(0.5, initial=0.5, churn=0.5, every=1), 0),
     ],
 )
-def test_one_exchange_by_hand(method, expected):
+def test_one_exchange_by_hand(method, regrown):
     scene = Scene(method, a=W).event(a=G)
     assert scene.masks == {"a": [1, 1, 1, 0, 0, 1, 0, 0]}
-    assert rounded(scene.weights) == {"a": expected}
+    assert rounded(scene.weights) == {"a": [0.9, regrown, -0.5, 0, 0, 0, 0, 0]}
 
 
 def test_set_keeps_the_strong_and_grows_anywhere():
@@ -142,7 +141,8 @@ def test_pause_leaves_all_parameters_where_they_are():
 
 @pytest.mark.parametrize("forget", [True, False])
 def test_the_optimizer_forgets_what_changed(forget):
-    scene = Scene(Rewire(0.5, churn=0.5, every=1, forget=forget), momentum=0.5, a=W)
+    method = Rewire(0.5, churn=0.5, every=1, restart=True, forget=forget)
+    scene = Scene(method, momentum=0.5, a=W)
     scene.step(a=[1.0] * 8)
     scene.step(a=G)
     memory = scene.optimizer.state[scene.net["a"].weight]["momentum_buffer"][0]
@@ -166,7 +166,7 @@ def test_granet_cuts_globally_then_exchanges_by_layer():
         b=[0.0, 0.0, 0.0, 9.0, 8.0, 7.0, 6.0, 5.0],
     )
     assert scene.masks == {"a": [1, 1, 1, 0, 0, 1, 1, 1], "b": [1, 0, 0, 1, 0, 0, 0, 0]}
-    assert rounded(scene.weights)["a"] == [0.9, 0.8, 0.7, 0, 0, 0, 0, 0]
+    assert rounded(scene.weights)["a"] == [0.9, 0.8, 0.7, 0, 0, 0.4, 0, 0]  # .4 went and came back
 
 
 def test_ndsnn_drops_more_than_it_grows():
@@ -185,6 +185,18 @@ def test_ndsnn_grows_nothing_if_the_schedule_falls_faster_than_it_drops():
         NDSNN(0.75, initial=0.0, churn=0.1, every=1), steps=1, a=[8.0, 7, 6, 5, 4, 3, 2, 1]
     )
     assert scene.event(a=[0.0] * 4 + [9.0] * 4).masks == {"a": [1, 1, 0, 0, 0, 0, 0, 0]}
+
+
+def test_every_layer_of_ndsnn_follows_a_cubic_of_its_own():
+    """Half way an eighth is left of the way from 12 to 8, and from 8 to 4 of another layer."""
+
+    def given(shapes, sparsity):  # not in proportion: one layer is spared
+        return {"a.weight": 0.25, "b.weight": 0.5} if sparsity < 0.6 else dict.fromkeys(shapes, 0.5)
+
+    method = NDSNN(0.75, initial=0.375, share=given, every=1)
+    scene = Scene(method, steps=4, a=[1.0] * 16, b=[1.0] * 16)
+    scene.pruner.step = 2
+    assert method.spend(scene.pruner) == {"a.weight": 8, "b.weight": 8}
 
 
 def worth(synapses, pruner):
@@ -324,13 +336,15 @@ def expected_masks(name, progress, w, g, masks, shapes):
     exchanges = {
         "rigl": cosine(0.3, 0.0, progress / 0.75),
         "itop": cosine(0.5, 0.0, progress),
-        "esl": cosine(0.5, 0.0, progress),
+        "esl": cosine(0.5, 0.0, progress / 0.75),
     }
     if name in exchanges:
         budget, churn = counts(shapes, 0.8, erk), exchanges[name]
         return by_layer(w, g, masks, {n: b - int(b * churn) for n, b in budget.items()}, budget)
     if name == "ndsnn":
-        budget = counts(shapes, cubic(0.6, 0.8, progress), erk)
+        first, last = (counts(shapes, sparsity, erk) for sparsity in (0.6, 0.8))
+        ahead = cubic(1.0, 0.0, progress)
+        budget = {n: last[n] + int(ahead * (first[n] - last[n])) for n in last}
         churn = cosine(0.5, 0.05, progress)
         keep = {n: int(m.sum()) - int(m.sum() * churn) for n, m in masks.items()}
         return by_layer(w, g, masks, {n: min(budget[n], keep[n]) for n in keep}, budget)

@@ -1,5 +1,6 @@
 """Checks: what the fields of methods may be, refused with how to mend it."""
 
+import warnings
 from typing import Any
 
 from spikewire.schedules import Schedule, at
@@ -44,6 +45,19 @@ def check_every(every: int) -> None:
     """
     if not isinstance(every, int) or every < 1:
         raise ValueError(f"every={every!r}: give the steps between two events, 1 or more")
+
+
+def warn_if_no_event(every: int, until: float, steps: int) -> None:
+    """Warn of steps between events that are as many as there are before the last one is due.
+
+    >>> warn_if_no_event(100, until=0.75, steps=1000)
+    """
+    if every >= until * steps:
+        warnings.warn(
+            f"every={every} leaves no event before until={until} of {steps} steps: give a smaller "
+            "one",
+            stacklevel=6,
+        )
 
 
 def check_score(name: str, score: Any) -> None:

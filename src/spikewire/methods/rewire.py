@@ -6,7 +6,6 @@ Published methods of this family are settings of one exchange, `Rewire`, so they
 from __future__ import annotations
 
 import math
-import warnings
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import ClassVar
@@ -20,6 +19,7 @@ from spikewire.methods.checks import (
     check_score,
     check_share,
     check_sparsity,
+    warn_if_no_event,
 )
 from spikewire.methods.prune import cut, reaches, trim
 from spikewire.pruner import Method, Pruner
@@ -61,8 +61,8 @@ class Rewire(Method):
         share: how sparsity is spread over tensors; None for one ranking over the network.
         every: steps between two events.
         until: progress after which the wiring is frozen.
-        restart: a synapse dropped and grown again in one event restarts at 0 (GraNet,
-            criticality); if False it keeps its value (RigL).
+        restart: a synapse dropped and grown again in one event restarts at 0 (NDSNN,
+            criticality); if False it keeps its value (the released codes of RigL, SET, GraNet).
         forget: the optimizer's state of whatever changed becomes 0; if False it runs on
             (criticality's released code).
         exact: grow exactly the budget, ties by position; if False, all that tie with the last one
@@ -85,7 +85,7 @@ class Rewire(Method):
     share: Share = erk
     every: int = 100
     until: float = 0.75
-    restart: bool = True
+    restart: bool = False
     forget: bool = True
     exact: bool = True
     pause: bool = False
@@ -116,12 +116,7 @@ class Rewire(Method):
         return pruner.step > 0 and pruner.step % self.every == 0 and pruner.progress <= self.until
 
     def start(self, pruner: Pruner) -> None:
-        if self.every >= self.until * pruner.steps:
-            warnings.warn(
-                f"every={self.every} leaves no event before until={self.until} of {pruner.steps} "
-                "steps: give a smaller one, or the wiring stays as it is",
-                stacklevel=2,
-            )
+        warn_if_no_event(self.every, self.until, pruner.steps)
         budget = pruner.budget(self.plan()(0.0), self.share)
         pruner.rewire(pruner.choose(pruner.scored(chance), budget))
 
@@ -186,8 +181,6 @@ class RigL(Rewire):
 
     source: ClassVar[str] = "Evci et al. 2020, arXiv 1911.11134"
 
-    restart: bool = False
-
     def exchange(self) -> Callable[[float], float]:
         return self.churn if callable(self.churn) else Cosine(self.churn, finish=self.until)
 
@@ -211,7 +204,6 @@ class ITOP(RigL):
     churn: Schedule | float = 0.5
     every: int = 400
     until: float = 1.0
-    restart: bool = True
 
     def start(self, pruner: Pruner) -> None:
         super().start(pruner)
@@ -237,14 +229,15 @@ def explored(pruner: Pruner) -> float:
 
 
 @dataclass(frozen=True)
-class ESL(Rewire):
+class ESL(RigL):
     """Evolutionary structure learning: sparse from the start, rewired less and less.
 
     Shen et al. 2023 (ESL-SNNs, AAAI, arXiv 2306.03693): an Erdos-Renyi network, of which the
     smallest weights are dropped again and again, and as many synapses grown: at random, by gradient
     (``grow=gradient``) or by the optimizer's momentum (``grow=momentum``; leave `Pruner.still`
     alone then, it hides the gradients of pruned synapses). No code was released; that half is
-    exchanged at first, and how that falls, is our reading. Its fields are those of `Rewire`.
+    exchanged at first, ``churn / 2 (1 + cos(pi t / until))`` later, is our reading. Its fields are
+    those of `Rewire`.
 
     >>> ESL(0.5).grow.__name__
     'chance'
@@ -252,7 +245,7 @@ class ESL(Rewire):
 
     source: ClassVar[str] = "Shen et al. 2023, arXiv 2306.03693"
 
-    churn: Schedule | float = Cosine(0.5)
+    churn: Schedule | float = 0.5
     grow: Score = chance
 
 
@@ -260,9 +253,11 @@ class ESL(Rewire):
 class GraNet(Rewire):
     """Gradual pruning with neuroregeneration.
 
-    At an event the network is first cut globally by magnitude to the cubic's sparsity, then every
-    layer exchanges a share of its survivors for those with the largest gradient. The exchange goes
-    on after the cut has ended. Liu et al. 2021 (arXiv 2106.10404).
+    At an event the network is first cut globally by magnitude to
+    ``s_t = s_f + (s_i - s_f) (1 - u)^3``, u the progress towards ``settle``; then every layer
+    exchanges the share ``churn`` of its survivors, ``0.005 + 0.495 (1 + cos(pi t)) / 2``, for those
+    with the largest gradient. The exchange goes on after the cut has ended. Liu et al. 2021 (arXiv
+    2106.10404). Their code rounds the exchanged number up, ours down.
 
     Args:
         sparsity: the final one.
@@ -303,9 +298,12 @@ class GraNet(Rewire):
 class NDSNN(Rewire):
     """Neurogenesis dynamics: sparse from the start and ever sparser, dropping more than it grows.
 
-    At an event every layer drops the share ``churn`` of what it has and grows back up to the
-    budget of the cubic. Huang et al. 2023 (arXiv 2304.12214); no code was released, the initial
-    sparsity and ``churn`` are our reading.
+    At an event every layer drops the share ``d_t = 0.05 + 0.45 (1 + cos(pi t)) / 2`` of what it
+    has, ``churn``, and grows by gradient up to its budget, whose sparsity follows
+    ``s_t = s_f + (s_i - s_f) (1 - t)^3`` between those that the share gives the layer at
+    ``initial`` and at ``sparsity``. Where that falls faster than d_t, more is dropped and nothing
+    grown. Huang et al. 2023 (arXiv 2304.12214); no code was released, ``initial`` and ``churn`` are
+    our reading.
 
     Args:
         sparsity: the final one.
@@ -323,6 +321,7 @@ class NDSNN(Rewire):
     sparsity: float = 0.9
     churn: Schedule | float = Cosine(0.5, 0.05)
     until: float = 1.0
+    restart: bool = True
     initial: float = 0.6
 
     def __post_init__(self) -> None:
@@ -331,6 +330,13 @@ class NDSNN(Rewire):
 
     def plan(self) -> Callable[[float], float]:
         return Cubic(self.initial, self.sparsity)
+
+    def spend(self, pruner: Pruner) -> Budget:
+        first, last = (pruner.budget(s, self.share) for s in (self.initial, self.sparsity))
+        ahead = Cubic(1.0, 0.0)(pruner.progress)
+        if isinstance(first, dict) and isinstance(last, dict):
+            return {name: last[name] + int(ahead * (first[name] - last[name])) for name in last}
+        return super().spend(pruner)
 
     def survivors(self, pruner: Pruner, budget: Budget) -> Budget:
         churn = self.exchange()(pruner.progress)
@@ -368,6 +374,7 @@ class Criticality(Rewire):
     grow: Score = criticality
     share: Share = None
     until: float = 0.5
+    restart: bool = True
 
     def __post_init__(self) -> None:
         check_rise(0.0, self.sparsity)

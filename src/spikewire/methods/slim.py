@@ -26,7 +26,13 @@ from spikewire.channels import (
     potential,
 )
 from spikewire.masks import choose
-from spikewire.methods.checks import check_every, check_rise, check_score, check_share
+from spikewire.methods.checks import (
+    check_every,
+    check_rise,
+    check_score,
+    check_share,
+    warn_if_no_event,
+)
 from spikewire.methods.prune import reaches
 from spikewire.methods.rewire import without
 from spikewire.pruner import Method, Pruner
@@ -268,6 +274,10 @@ class SCA(TakeOut):
     def __post_init__(self) -> None:
         super().__post_init__()
         check_every(self.every)
+
+    def start(self, pruner: Pruner) -> None:
+        warn_if_no_event(self.every, self.until, pruner.steps)
+        super().start(pruner)
 
     def done(self, progress: float) -> float:
         return Cubic(0.0, 1.0, finish=self.until)(progress)
