@@ -8,14 +8,15 @@
     LEADERBOARD/leaderboard.csv    a line for each row
 
 All of it is made of the records alone, so the same command writes it again. A row is the runs that
-differ in their seed only. It stands among those of the same length of training that are as sparse:
-in the level of the highest sparsity asked of an exact method that it reached, whatever it was asked
-for. So a method whose sparsity emerges is never compared with one that has fewer synapses.
+differ in their seed only. Rows of the same length of training compete in the level of the highest
+sparsity asked of an exact method that they reached, whatever they were asked for. So a method whose
+sparsity emerges has at most as many synapses as its level allows, and may have fewer. All else but
+the method and its optimizer must be equal.
 
 In a level the row with the highest mean accuracy is compared with each other one, seed by seed: the
 mean of the differences and its 95 % confidence interval by Student's t, not corrected for the
-number of comparisons. Where the interval holds 0, or cannot be had from one seed, the row stands in
-the noise of the best; the best wins only if no row does.
+number of comparisons. Where the interval holds 0, or fewer than three seeds are common, the row
+stands in the noise of the highest, which is ahead only if no row does.
 """
 
 from __future__ import annotations
@@ -26,7 +27,7 @@ import hashlib
 import io
 import os
 import re
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from importlib import resources
 from itertools import product
@@ -40,10 +41,14 @@ from spikewire import formats, report, sweep
 from spikewire.methods import METHODS
 from spikewire.plots import mean_and_spread
 from spikewire.report import Run
-from spikewire.run import near
-from spikewire.study import Grid, Records, Study, by_seed, markdown, paired
+from spikewire.study import Grid, Records, Study, by_seed, markdown, paired, signed
 
 NAME = "leaderboard"
+# From two seeds an interval says little: equal differences, by chance, would leave none.
+_SEEDS = 3
+# What competes differs in nothing else that a recipe says of the training.
+_EQUAL = ("network", "data", "batch", "loss", "precision", "weights", "possible", "only", "floor")
+_ROUNDING = 1e-9
 
 
 class Quantity(NamedTuple):
@@ -106,7 +111,7 @@ class Spread(NamedTuple):
     runs: int
 
 
-Standing = Literal["best", "noise", "behind", ""]
+Standing = Literal["ahead", "highest", "noise", "behind", ""]
 
 
 @dataclass(frozen=True)
@@ -117,18 +122,18 @@ class Row:
         name: of the grid, or of the single run.
         settings: what else the grid varies, by key.
         runs: those that are finished.
-        level: sparsity that it reached, of those asked for; None if it reached none.
-        standing: in its level: "best", in the "noise" of the best, or "behind"; empty if nothing
-            can be said.
-        difference, interval: of accuracies to the best, in points, seed by seed: the mean, and
+        standing: in its level: "ahead" of all others, "highest" but not ahead, in the "noise" of
+            the highest, or "behind"; empty if nothing can be said.
+        pairs: seeds that it has in common with the highest.
+        difference, interval: of accuracies to the highest, in points, seed by seed: the mean, and
             half of its 95 % confidence interval.
     """
 
     name: str
     settings: Mapping[str, Any]
     runs: Sequence[Run]
-    level: float | None = None
     standing: Standing = ""
+    pairs: int = 0
     difference: float | None = None
     interval: float | None = None
 
@@ -150,20 +155,36 @@ class Row:
 
 
 @dataclass(frozen=True)
+class Level:
+    """Rows that compete.
+
+    Args:
+        sparsity: that they reached, of those asked for; None if they reached none, and are there
+            for comparison only.
+        epochs: how long they trained.
+        rows: in falling accuracy.
+    """
+
+    sparsity: float | None
+    epochs: int
+    rows: Sequence[Row]
+
+
+@dataclass(frozen=True)
 class Track:
     """A sweep as a section of the leaderboard.
 
     Args:
         place: its folder.
         study: what it asked.
-        rows: of the finished runs, level by level, in falling accuracy.
+        levels: of the finished runs, the sparsest last.
         tried: what each grid's search came to, by grid.
         missing: runs that are not finished.
     """
 
     place: Path
     study: Study
-    rows: Sequence[Row]
+    levels: Sequence[Level]
     tried: Mapping[str, Mapping[str, Any]]
     missing: Sequence[str]
 
@@ -173,7 +194,8 @@ def read(place: Path) -> Track:
 
     Raises:
         FileNotFoundError: if the folder holds no sweep.
-        ValueError: if a file cannot be understood, or no run is finished.
+        ValueError: if a file cannot be understood, no run is finished, or runs differ in more than
+            their method, optimizer, epochs and seed.
     """
     asked = sweep.read(place)
     records = sweep.settled(asked)
@@ -181,11 +203,13 @@ def read(place: Path) -> Track:
     missing = set(records.missing(ready))
     if len(missing) == len(ready):
         raise ValueError(f"no run of {place} is finished: spikewire sweep goes on with it")
+    rows = _rows(records, missing)
+    _refuse_unequal([run for row in rows for run in row.runs])
     found = {grid.name: sweep.tried(asked, grid.name) for grid in asked.study.grids}
     return Track(
         place,
         asked.study,
-        ranked(_rows(records, missing)),
+        ranked(rows),
         {grid: told for grid, told in found.items() if told is not None},
         [run for run in asked.study.all_runs if run in missing or run not in ready],
     )
@@ -212,21 +236,32 @@ def _groups(grid: Grid) -> list[tuple[str, dict[str, Any], list[str]]]:
     return list(groups.values())
 
 
-def ranked(rows: Iterable[Row]) -> list[Row]:
-    """The rows level by level, the sparsest last, each compared with the best of its level.
+def _refuse_unequal(runs: Sequence[Run]) -> None:
+    """Refuse runs that differ in what all who compete must have in common."""
+    first, *others = runs
+    for run in others:
+        for key in _EQUAL:
+            one, other = first.config.get(key), run.config.get(key)
+            if one != other:
+                raise ValueError(
+                    f"{run.path} cannot compete with {first.path}: {key} is {other}, not {one}; "
+                    "give each a sweep of its own"
+                )
+
+
+def ranked(rows: Iterable[Row]) -> list[Level]:
+    """The rows level by level, each compared with the highest of its level.
 
     Rows that reach no level come first, and are compared with none.
     """
-    rows = list(rows)
-    levels = sorted({level for row in rows for run in row.runs if (level := _asked(run))})
-    placed = [replace(row, level=_reached(row, levels)) for row in rows]
+    rows = sorted(rows, key=lambda row: -_accuracy(row))
+    asked = sorted({level for row in rows for run in row.runs if (level := _asked(run))})
     contests: dict[tuple[float, int], list[Row]] = {}
-    for row in sorted(placed, key=lambda row: -_accuracy(row)):
-        contests.setdefault((row.level or 0.0, row.epochs), []).append(row)
+    for row in rows:
+        contests.setdefault((_reached(row, asked), row.epochs), []).append(row)
     return [
-        row
-        for (level, _), contest in sorted(contests.items(), key=lambda item: item[0])
-        for row in (_compared(contest) if level else contest)
+        Level(level or None, epochs, _compared(contest) if level else contest)
+        for (level, epochs), contest in sorted(contests.items(), key=lambda item: item[0])
     ]
 
 
@@ -238,12 +273,10 @@ def _asked(run: Run) -> float | None:
     return (run.config.get("method") or {}).get("sparsity")
 
 
-def _reached(row: Row, levels: Sequence[float]) -> float | None:
-    connectivity = mean_and_spread([1 - run.report["sparsity"] for run in row.runs])[0]
-    below = [
-        level for level in levels if connectivity <= 1 - level or near(connectivity, 1 - level)
-    ]
-    return max(below, default=None)
+def _reached(row: Row, asked: Iterable[float]) -> float:
+    """The highest sparsity asked of anyone that a row has; 0 for none."""
+    sparsity = mean_and_spread([run.report["sparsity"] for run in row.runs])[0]
+    return max((level for level in asked if sparsity >= level - _ROUNDING), default=0.0)
 
 
 def _accuracy(row: Row) -> float:
@@ -251,22 +284,25 @@ def _accuracy(row: Row) -> float:
 
 
 def _compared(contest: Sequence[Row]) -> list[Row]:
-    """The best and the others, each with its difference to the best."""
-    best, *others = contest
-    found = [replace(best, standing="best")]
-    for row in others:
-        difference, interval = paired(by_seed(row.runs), by_seed(best.runs))
-        clear = difference is not None and interval is not None and difference + interval < 0
-        standing: Standing = "behind" if clear else "noise"
-        found.append(replace(row, standing=standing, difference=difference, interval=interval))
-    return found
+    """The highest and the others, each with its difference to it."""
+    highest, *others = contest
+    judged = [_judged(row, highest) for row in others]
+    ahead = bool(judged) and all(row.standing == "behind" for row in judged)
+    return [replace(highest, standing="ahead" if ahead else "highest"), *judged]
 
 
-def wins(row: Row, rows: Iterable[Row]) -> bool:
-    """Whether a row is the best of its level and none of these rows is in its noise."""
-    rivals = [r for r in rows if (r.level, r.epochs) == (row.level, row.epochs) and r is not row]
-    behind = [rival.standing == "behind" for rival in rivals]
-    return row.standing == "best" and bool(behind) and all(behind)
+def _judged(row: Row, highest: Row) -> Row:
+    ours, theirs = by_seed(row.runs), by_seed(highest.runs)
+    pairs = len(ours.keys() & theirs.keys())
+    difference, interval = paired(ours, theirs)
+    known = pairs >= _SEEDS and difference is not None and interval is not None
+    return replace(
+        row,
+        standing="behind" if known and difference + interval < 0 else "noise",
+        pairs=pairs,
+        difference=difference,
+        interval=interval,
+    )
 
 
 def write(places: Sequence[Path], out: Path) -> list[Path]:
@@ -305,20 +341,20 @@ def _plain(track: Track, out: Path) -> dict[str, Any]:
         "folder": _link(track.place, out),
         "missing": list(track.missing),
         "search": track.tried,
-        "rows": [_plain_row(row, track, out) for row in track.rows],
+        "rows": [_plain_row(row, level, out) for level in track.levels for row in level.rows],
     }
 
 
-def _plain_row(row: Row, track: Track, out: Path) -> dict[str, Any]:
+def _plain_row(row: Row, level: Level, out: Path) -> dict[str, Any]:
     spreads = {name: row.spread(name) for name in QUANTITIES}
     return {
         "name": row.name,
         "method": row.method,
         "settings": dict(row.settings),
-        "level": row.level,
-        "epochs": row.epochs,
+        "level": level.sparsity,
+        "epochs": level.epochs,
         "standing": row.standing,
-        "wins": wins(row, track.rows),
+        "pairs": row.pairs,
         "difference": row.difference,
         "interval": row.interval,
         **{name: spread and spread._asdict() for name, spread in spreads.items()},
@@ -339,15 +375,21 @@ def _csv(tracks: Sequence[Track]) -> str:
     head = ["track", "name", "method", "settings", "level", "epochs", "seeds", *numbers]
     text = io.StringIO()
     writer = csv.writer(text, lineterminator="\n")
-    writer.writerow([*head, "standing", "difference", "interval"])
-    for track in tracks:
-        for row in track.rows:
-            spreads = [row.spread(name) for name in QUANTITIES]
-            cells = [cell for spread in spreads for cell in (spread or (None, None))[:2]]
-            told = [track.study.title, row.name, row.method, _settings(row), row.level, row.epochs]
-            after = [row.standing, row.difference, row.interval]
-            writer.writerow([*told, len(row.runs), *cells, *after])
+    writer.writerow([*head, "standing", "pairs", "difference", "interval"])
+    for track, level, row in _all_rows(tracks):
+        spreads = [row.spread(name) for name in QUANTITIES]
+        cells = [cell for spread in spreads for cell in (spread or (None, None))[:2]]
+        told = [track.study.title, row.name, row.method, _settings(row), level.sparsity]
+        after = [row.standing, row.pairs, row.difference, row.interval]
+        writer.writerow([*told, level.epochs, len(row.runs), *cells, *after])
     return text.getvalue()
+
+
+def _all_rows(tracks: Iterable[Track]) -> Iterator[tuple[Track, Level, Row]]:
+    for track in tracks:
+        for level in track.levels:
+            for row in level.rows:
+                yield track, level, row
 
 
 def _settings(row: Row) -> str:
@@ -371,8 +413,9 @@ def _readme(tracks: Sequence[Track], out: Path) -> str:
     parts = [
         "# Leaderboard",
         "Mean ± standard deviation over seeds. *To the highest*: the difference to the highest "
-        "accuracy among rows as sparse, seed by seed, with its 95 % confidence interval; in the "
-        "noise if that holds 0. The same as a [page](index.html) that sorts, as "
+        "accuracy of the level, seed by seed, with its 95 % confidence interval; in the noise if "
+        "that holds 0 or fewer than three seeds are common. Only accuracies are compared so. The "
+        "same as a [page](index.html) that sorts, as "
         f"[JSON]({NAME}.json) and as [CSV]({NAME}.csv).",
     ]
     for track in tracks:
@@ -394,11 +437,9 @@ def _line(row: Mapping[str, Any]) -> list[str]:
 
 
 def _section(track: Track, out: Path) -> dict[str, Any]:
-    told = {name for name in QUANTITIES for row in track.rows if row.spread(name) is not None}
-    groups: dict[tuple[float | None, int], list[Row]] = {}
-    for row in track.rows:
-        groups.setdefault((row.level, row.epochs), []).append(row)
-    budgets = {row.epochs for row in track.rows}
+    rows = [row for level in track.levels for row in level.rows]
+    told = {name for name in QUANTITIES for row in rows if row.spread(name) is not None}
+    budgets = {level.epochs for level in track.levels}
     return {
         "title": track.study.title,
         "note": _marked_up(track.study.note.strip()),
@@ -406,22 +447,30 @@ def _section(track: Track, out: Path) -> dict[str, Any]:
         "columns": [name for name in QUANTITIES if name in told],
         "levels": [
             {
-                "title": _level(level) + (f", {epochs} epochs" if len(budgets) > 1 else ""),
-                "verdict": _verdict(rows),
-                "rows": [_cells(row, track, out, told) for row in rows],
+                "title": _title(level) + (f", {level.epochs} epochs" if len(budgets) > 1 else ""),
+                "verdict": _verdict(level.rows) + (", so far" if track.missing else ""),
+                "rows": [_cells(row, out, told) for row in level.rows],
             }
-            for (level, epochs), rows in groups.items()
+            for level in track.levels
         ],
         "search": [
-            {
-                "grid": grid,
-                "chosen": " ".join(found["chosen"]),
-                "validation": max(t["validation"] for t in found["trials"] if not t["reason"]),
-                "trials": len(found["trials"]),
-                "record": _link(track.place / sweep.TRIALS / f"{grid}.json", out),
-            }
+            _found(grid, found, _link(track.place / sweep.TRIALS / f"{grid}.json", out))
             for grid, found in track.tried.items()
         ],
+    }
+
+
+def _found(grid: str, found: Mapping[str, Any], record: str) -> dict[str, Any]:
+    """What the search of a grid came to, for the page."""
+    (best,) = [trial for trial in found["trials"] if trial["settings"] == found["chosen"]]
+    sparsity = best.get("sparsity")
+    return {
+        "grid": grid,
+        "chosen": " ".join(found["chosen"]),
+        "validation": f"{best['validation']:.2f}",
+        "connectivity": report.NONE if sparsity is None else f"{100 * (1 - sparsity):.2f}",
+        "trials": len(found["trials"]),
+        "record": record,
     }
 
 
@@ -435,35 +484,37 @@ def _marked_up(note: str) -> Markup:
     return Markup(re.sub(r"`([^`]+)`", r"<code>\1</code>", emphasized))
 
 
-def _level(level: float | None) -> str:
-    return "denser than any level" if level is None else f"{100 * level:g} % sparse or sparser"
+def _title(level: Level) -> str:
+    if level.sparsity is None:
+        return "denser than any level"
+    return f"{100 * level.sparsity:g} % sparse or sparser"
 
 
 def _verdict(rows: Sequence[Row]) -> str:
     """What the noise lets one say of a level."""
-    best = rows[0]
-    if not best.standing:
+    highest, *others = rows
+    if not highest.standing:
         return "for comparison"
-    if len(rows) == 1:
+    if not others:
         return "nothing to compare with"
-    if wins(best, rows):
-        return f"{best.name} is ahead of all others"
-    near = sum(row.standing == "noise" for row in rows)
-    return f"no winner: {near} of {len(rows) - 1} others are in the noise of the best"
+    if highest.standing == "ahead":
+        return f"{highest.name} is ahead of all others"
+    close = sum(row.standing == "noise" for row in others)
+    return f"no winner: {close} of {len(others)} others are in the noise of the highest"
 
 
-_MARKS = {"wins": "best", "best": "highest", "noise": "in the noise"}
+_MARKS = {"ahead": "best", "highest": "highest", "noise": "in the noise"}
 
 
-def _cells(row: Row, track: Track, out: Path, told: set[str]) -> dict[str, Any]:
-    standing = "wins" if wins(row, track.rows) else row.standing
+def _cells(row: Row, out: Path, told: set[str]) -> dict[str, Any]:
+    leads = row.standing in ("ahead", "highest")
     return {
         "name": row.name,
         "settings": _settings(row),
-        "mark": _MARKS.get(standing, ""),
-        "standing": standing,
-        "difference": _difference(row),
-        "points": row.difference if row.standing != "best" else 0.0,
+        "mark": _MARKS.get(row.standing, ""),
+        "standing": row.standing,
+        "difference": signed(row.difference, row.interval),
+        "points": 0.0 if leads else row.difference,
         "numbers": [
             {"text": _text(row.spread(name), quantity.form), "value": _mean(row.spread(name))}
             for name, quantity in QUANTITIES.items()
@@ -490,10 +541,3 @@ def _text(spread: Spread | None, form: str) -> str:
         return report.NONE
     deviation = f" ± {spread.std:{form}}" if spread.runs > 1 else ""
     return f"{spread.mean:{form}}{deviation}"
-
-
-def _difference(row: Row) -> str:
-    if row.difference is None:
-        return report.NONE
-    interval = "" if row.interval is None else f" ± {row.interval:.2f}"
-    return f"{row.difference:+.2f}{interval}".replace("-", report.MINUS)

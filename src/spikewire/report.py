@@ -748,7 +748,8 @@ def _facts(run: Run) -> list[str]:
 def _lead(report: Any, dense: Any) -> str:
     """Return the result in one sentence."""
     synapses, pruned = _synapses(report), _synapses(report) - _alive(report)
-    accuracy = f"{report['accuracy']['last']:.2f} % of the test images are classified correctly"
+    images = f"{samples:,} test images" if (samples := report.get("samples")) else "test images"
+    accuracy = f"{report['accuracy']['last']:.2f} % of the {images} are classified correctly"
     if not pruned:
         return f"No synapse of {synapses:,} was pruned; {accuracy}."
     against = (

@@ -524,7 +524,7 @@ def text(rows: Sequence[Mapping[str, Any]]) -> tuple[list[str], list[list[str]]]
         "acc. %": [_word(row["accuracy"]) + _spread(row) for row in rows],
         "SynOps": [_word(row.get("synops"), ",.0f") for row in rows],
         "engine ms": [_word(row.get("milliseconds"), ".3f") for row in rows],
-        "difference, 95 %": [_difference(row) for row in rows],
+        "difference, 95 %": [signed(row["difference"], row["interval"]) for row in rows],
         "best on test": [_word(row["best_on_test"]) for row in rows],
         "paper acc. %": [_word(row["paper_accuracy"]) for row in rows],
         "epochs": [_word(row["epochs"], "d") for row in rows],
@@ -543,11 +543,16 @@ def _spread(row: Mapping[str, Any]) -> str:
     return f" ± {row['accuracy_std']:.2f}" if row["seeds"] > 1 else ""
 
 
-def _difference(row: Mapping[str, Any]) -> str:
-    if row["difference"] is None:
+def signed(difference: float | None, interval: float | None) -> str:
+    """A difference and half of its confidence interval, as words.
+
+    >>> signed(0.5, 0.25), signed(0.5, None)
+    ('+0.50 ± 0.25', '+0.50')
+    """
+    if difference is None:
         return report.NONE
-    spread = "" if row["interval"] is None else f" ± {row['interval']:.2f}"
-    return f"{row['difference']:+.2f}{spread}".replace("-", report.MINUS)
+    spread = "" if interval is None else f" ± {interval:.2f}"
+    return f"{difference:+.2f}{spread}".replace("-", report.MINUS)
 
 
 def paired(

@@ -20,6 +20,7 @@ from spikewire import (
     GraNet,
     Linear,
     Pruner,
+    ReleasedCriticality,
     Rewire,
     RigL,
 )
@@ -87,10 +88,11 @@ def test_one_exchange_by_hand(method, regrown):
     assert rounded(scene.weights) == {"a": [0.9, regrown, -0.5, 0, 0, 0, 0, 0]}
 
 
-def test_set_keeps_the_strong_and_grows_anywhere():
+@pytest.mark.parametrize("kind", [SET, ESL])
+def test_the_strong_stay_and_others_grow_anywhere(kind):
     grown = set()
     for seed in range(40):
-        scene = Scene(SET(0.5, churn=0.5, every=1), a=W)
+        scene = Scene(kind(0.5, churn=Constant(0.5), every=1), a=W)
         scene.pruner.random.manual_seed(seed)
         mask = scene.event(a=G).masks["a"]
         assert mask[0] == mask[2] == 1
@@ -224,6 +226,40 @@ def test_criticality_cuts_beyond_the_target_and_revives(exact, revived):
         "b": [1, 0, 0, 0, 0, 0, 0, 0],
     }
     assert scene.net["a"].weight[0, 6] == 0.0
+
+
+def slope(x):
+    return 1 / (1 + (np.pi * x) ** 2)
+
+
+def tanh(x):
+    return np.tanh(3 * np.clip(x, -0.5, 0.5)) / (2 * np.tanh(1.5)) + 0.5
+
+
+@pytest.mark.parametrize(
+    ("kind", "worth", "whole"), [(Criticality, slope, False), (ReleasedCriticality, tanh, True)]
+)
+def test_both_readings_of_criticality_on_spiking_neurons(kind, worth, whole):
+    """One time step, two samples: 24 weights, 12 to be; r = .25: 9 stay, 3 come back, or more."""
+    rng = np.random.default_rng(0)
+    w = rng.normal(size=(4, 6)).astype(np.float32)
+    x = rng.uniform(size=(1, 2, 6)).astype(np.float32)
+    net = nn.Sequential(layer.Linear(6, 4, bias=False), neuron.IFNode())
+    functional.set_step_mode(net, "m")
+    with torch.no_grad():
+        net[0].weight.copy_(torch.tensor(w))
+    optimizer = torch.optim.SGD(net.parameters(), 0.0)
+    pruner = Pruner(net, kind(0.5, churn=0.25, until=0.1, every=1), optimizer, steps=10)
+    for _ in range(2):
+        net(torch.tensor(x)).sum().backward()
+        optimizer.step()
+        functional.reset_net(net)
+    score = worth(x[0].astype(float) @ w.T.astype(float) - 1).mean(0)
+    kept = top(np.abs(w), 9)
+    hope = np.where(kept, -np.inf, score[:, None])
+    back = hope >= np.sort(hope, axis=None)[-3] if whole else top(hope, 3)
+    assert np.array_equal(pruner.masks["0.weight"].numpy(), kept | back)
+    assert back.sum() > 3 or not whole
 
 
 def test_criticality_starts_dense_and_follows_the_cubic():

@@ -1,4 +1,7 @@
-"""Minimax: pruning under a budget, with a price for each layer that breaks it."""
+"""Minimax: pruning under a budget, with a price for each layer that breaks it.
+
+Long for one method: it says what it leaves out of the published one, and refuses what cannot work.
+"""
 
 from __future__ import annotations
 

@@ -4,6 +4,9 @@ Adam moves a hidden parameter by its learning rate times the signal-to-noise rat
 and the prior by its learning rate times alpha. So alpha is a threshold on that ratio; below it a
 synapse is a random walker that drifts towards zero, and how many have arrived depends on the number
 of steps: alpha must grow like ``1 / sqrt(steps)`` when training is made shorter.
+
+No method, but what one must know to choose a strength of Grad R: formulas and how they were derived
+stand in one file.
 """
 
 from __future__ import annotations
