@@ -5,9 +5,7 @@ from collections import OrderedDict
 from spikingjelly.activation_based import layer
 from torch import nn
 
-from spikewire.nets.neurons import LIF, Repeat, whole
-
-VOTERS = 10  # output neurons per class; their mean is the class's output
+from spikewire.nets.neurons import LIF, VOTERS, Repeat, check_image, whole
 
 
 def conv3fc2(
@@ -35,10 +33,7 @@ def conv3fc2(
     torch.Size([2, 3, 10])
     """
     whole("width", width)
-    whole("channels", channels)
-    whole("classes", classes)
-    if whole("size", size, 4) % 4:
-        raise ValueError(f"size is {size}; give a multiple of 4, as the image is halved twice.")
+    check_image(channels, size, classes, halvings=2)
 
     def lif() -> LIF:
         return LIF(tau, detach_reset=detach_reset)

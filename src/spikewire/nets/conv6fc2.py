@@ -5,9 +5,7 @@ from collections import OrderedDict
 from spikingjelly.activation_based import layer
 from torch import nn
 
-from spikewire.nets.neurons import LIF, Repeat, whole
-
-VOTERS = 10  # output neurons per class; their mean is the class's output
+from spikewire.nets.neurons import LIF, VOTERS, Repeat, check_image, whole
 
 
 def conv6fc2(
@@ -41,10 +39,7 @@ def conv6fc2(
     torch.Size([2, 2, 10])
     """
     whole("width", width)
-    whole("channels", channels)
-    whole("classes", classes)
-    if whole("size", size, 4) % 4:
-        raise ValueError(f"size is {size}; give a multiple of 4, as the image is halved twice.")
+    check_image(channels, size, classes, halvings=2)
     if not 0 <= dropout < 1:
         raise ValueError(f"dropout is {dropout!r}; give a probability in [0, 1).")
 

@@ -16,9 +16,12 @@ from torch.autograd.function import once_differentiable
 from spikewire import spelling
 from spikewire.surrogates import SURROGATES, Arctan, Surrogate
 
+VOTERS = 10
+"""Output neurons per class, of networks that vote; their mean is the class's output."""
 
-def whole(name: str, value: int, least: int = 1) -> int:
-    """Return `value` if it is a whole number of at least `least`.
+
+def whole(name: str, value: int, least: int = 1, *, multiple_of: int = 1) -> int:
+    """Return `value` if it is a whole number of at least `least`, and a multiple.
 
     Raises ValueError, naming the argument `name`, for anything else.
 
@@ -27,7 +30,19 @@ def whole(name: str, value: int, least: int = 1) -> int:
     """
     if isinstance(value, bool) or not isinstance(value, int) or value < least:
         raise ValueError(f"{name} is {value!r}; give a whole number of at least {least}.")
+    if value % multiple_of:
+        raise ValueError(f"{name} is {value}; give a multiple of {multiple_of}.")
     return value
+
+
+def check_image(channels: int, size: int, classes: int, *, halvings: int) -> None:
+    """Refuse a square image that cannot be halved so often, or no channels or classes.
+
+    >>> check_image(channels=3, size=32, classes=10, halvings=2)
+    """
+    whole("channels", channels)
+    whole("classes", classes)
+    whole("size", size, 2**halvings, multiple_of=2**halvings)
 
 
 class Repeat(nn.Module):

@@ -5,9 +5,7 @@ from collections import OrderedDict
 from spikingjelly.activation_based import layer
 from torch import nn
 
-from spikewire.nets.neurons import LIF, Repeat, whole
-
-VOTERS = 10  # output neurons per class; their mean is the class's output
+from spikewire.nets.neurons import LIF, VOTERS, Repeat, check_image, whole
 
 
 def tiny(
@@ -36,11 +34,8 @@ def tiny(
     >>> network(torch.rand(2, 1, 8, 8)).shape
     torch.Size([4, 2, 10])
     """
-    whole("channels", channels)
-    whole("classes", classes)
     whole("width", width)
-    if whole("size", size, 2) % 2:
-        raise ValueError(f"size is {size}; give an even number, as the image is halved.")
+    check_image(channels, size, classes, halvings=1)
     return nn.Sequential(
         OrderedDict(
             conv1=nn.Conv2d(channels, width, 3, padding=1, bias=False),

@@ -29,6 +29,18 @@ alignas(32) static constexpr Spread SPREAD;
 
 #endif
 
+#if defined(SPIKEWIRE_AVX512) || defined(SPIKEWIRE_AVX2)
+
+// Eight floats, for eight time steps of one output.
+struct Half {
+    __m256 x;
+};
+inline Half half(float x) { return {_mm256_set1_ps(x)}; }
+inline Half load_half(const float* p) { return {_mm256_loadu_ps(p)}; }
+inline void store(float* p, Half a) { _mm256_storeu_ps(p, a.x); }
+
+#endif
+
 #if defined(SPIKEWIRE_AVX512)
 
 struct Vector {
@@ -52,14 +64,6 @@ inline Vector where(std::uint16_t mask, Vector a, Vector b) {
 inline std::uint16_t reaches(Vector a, Vector b) {
     return _mm512_cmp_ps_mask(a.x, b.x, _CMP_GE_OQ);
 }
-
-// Eight floats, for eight time steps of one output.
-struct Half {
-    __m256 x;
-};
-inline Half half(float x) { return {_mm256_set1_ps(x)}; }
-inline Half load_half(const float* p) { return {_mm256_loadu_ps(p)}; }
-inline void store(float* p, Half a) { _mm256_storeu_ps(p, a.x); }
 inline Half add_where(Half a, std::uint16_t mask, Half b) {
     return {_mm256_mask_add_ps(a.x, __mmask8(mask), a.x, b.x)};
 }
@@ -106,13 +110,6 @@ inline std::uint16_t reaches(Vector a, Vector b) {
     const int high = _mm256_movemask_ps(_mm256_cmp_ps(a.y, b.y, _CMP_GE_OQ));
     return std::uint16_t(low | high << 8);
 }
-
-struct Half {
-    __m256 x;
-};
-inline Half half(float x) { return {_mm256_set1_ps(x)}; }
-inline Half load_half(const float* p) { return {_mm256_loadu_ps(p)}; }
-inline void store(float* p, Half a) { _mm256_storeu_ps(p, a.x); }
 inline Half add_where(Half a, std::uint16_t mask, Half b) {
     return {_mm256_add_ps(a.x, _mm256_and_ps(spread(mask & 255), b.x))};
 }
