@@ -295,14 +295,10 @@ def _judged(row: Row, highest: Row) -> Row:
     ours, theirs = by_seed(row.runs), by_seed(highest.runs)
     pairs = len(ours.keys() & theirs.keys())
     difference, interval = paired(ours, theirs)
-    known = pairs >= _SEEDS and difference is not None and interval is not None
-    return replace(
-        row,
-        standing="behind" if known and difference + interval < 0 else "noise",
-        pairs=pairs,
-        difference=difference,
-        interval=interval,
-    )
+    standing: Standing = "noise"
+    if pairs >= _SEEDS and difference is not None and interval is not None:
+        standing = "behind" if difference + interval < 0 else "noise"
+    return replace(row, standing=standing, pairs=pairs, difference=difference, interval=interval)
 
 
 def write(places: Sequence[Path], out: Path) -> list[Path]:
