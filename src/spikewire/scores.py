@@ -154,7 +154,8 @@ class SpikingLampScore:
     ``E[x^2]`` is over samples, places and time steps; of spikes it is their rate. Layer-adaptive
     pruning generalised to distortion over time is due to Wang et al. 2026 (SLAMP, arXiv
     2603.14946). Only their abstract was at hand: that all time steps weigh the same is our reading,
-    and real-valued inputs count with their mean absolute value.
+    and real-valued inputs count with their mean absolute value. Where a layer's inputs are not
+    known by channel (grouped convolutions), it is `lamp`.
 
     As a score it takes weights (C_out, C_in, ...) and gives scores of the same shape, within
     [0, 1]; it raises ValueError if no forward pass was heard.

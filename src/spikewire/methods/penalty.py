@@ -25,8 +25,9 @@ class GReg1(TakeOut):
 
     ``dL/dw += lambda w`` for the filters of smallest mean ``|w|`` in each layer, with lambda rising
     on a line from 0 at ``begin`` to ``ceiling`` at ``until``. Wang et al. 2021 (arXiv 2012.09243),
-    who raise it a ten-thousandth every few steps, however many that takes; a line fits any length
-    of training. Channels that a normalisation takes from a sum are left alone. Fields besides those
+    who raise it a ten-thousandth every few steps, however many that takes, and hold it for
+    thousands more before they take out; a line that ends there fits any length of training.
+    Channels that a normalisation takes from a sum are left alone. Fields besides those
     of `TakeOut`:
 
     Args:
