@@ -11,6 +11,7 @@ from spikewire import METHODS
 
 DOCS = Path(__file__).parents[1] / "docs"
 RECORDS = DOCS.parent / "reproduce" / "paper-g"
+FORMULA = r"``[^`]*(?: = | <- | < |mean|\\|)[^`]*``"
 
 
 def tables():
@@ -54,6 +55,7 @@ def test_every_method_has_a_formula_a_proof_and_a_run():
         ((kind, source),), ((_, record),) = link.findall(formula), link.findall(run)
         assert METHODS[method].__name__ == kind
         assert f"class {kind}(" in (DOCS / source).read_text(), method
+        assert method == "dense" or re.search(FORMULA, METHODS[method].__doc__), method
         assert link.findall(proofs), method
         for proof, test in link.findall(proofs):
             assert f"def {proof}(" in (DOCS / test).read_text(), method

@@ -86,6 +86,8 @@ class Cut(Method):
 class Prune(Cut):
     """Remove the synapses of lowest score, whenever the schedule of sparsity asks for it.
 
+    At an event ``m <- m [score >= tau]``, with tau such that ``(1 - s_t) n`` of n synapses stay.
+
     Args:
         sparsity: share of zeros, [0, 1), a number or a schedule.
         score: what a synapse is worth.
@@ -115,8 +117,8 @@ class Prune(Cut):
 class OneShot(Cut):
     """Train densely, remove everything at once when progress reaches ``when``, go on training.
 
-    With ``when=0`` it prunes a network that was trained before. Han et al. 2015 (arXiv
-    1506.02626), one round.
+    ``m = [score >= tau]``, with tau such that ``(1 - s) n`` of n synapses stay. With ``when=0`` it
+    prunes a network that was trained before. Han et al. 2015 (arXiv 1506.02626), one round.
 
     Args:
         sparsity, score, share, unit: as of `Prune`.

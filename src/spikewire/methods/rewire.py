@@ -53,6 +53,9 @@ def without(budget: Budget, share: float) -> Budget:
 class Rewire(Method):
     """Exchange a share of the synapses at every event: the weakest go, the most promising come.
 
+    Of a budget of ``B = (1 - s_t) n`` synapses the ``B - k`` of highest ``drop`` stay, with ``k =
+    floor(churn B)``, and the k of highest ``grow`` among all others come.
+
     Args:
         sparsity: share of zeros, [0, 1), a number or a schedule.
         churn: share of the budget exchanged at an event, [0, 1), a number or a schedule.
@@ -154,9 +157,10 @@ class Rewire(Method):
 
 @dataclass(frozen=True)
 class SET(Rewire):
-    """Sparse evolutionary training: grow at random.
+    """Sparse evolutionary training: the weakest go, any others come.
 
-    Mocanu et al. 2018 (Nature Communications 9, 2383). Its fields are those of `Rewire`.
+    In each layer the ``k = floor(churn B)`` of smallest ``|w|`` go and k others come, all equally
+    probable. Mocanu et al. 2018 (Nature Communications 9, 2383). Its fields are those of `Rewire`.
 
     >>> SET(0.95).grow.__name__
     'chance'
@@ -171,9 +175,10 @@ class SET(Rewire):
 class RigL(Rewire):
     """Rigged lottery: grow where the dense gradient is largest, less and less on a cosine.
 
-    A number ``churn`` is alpha in ``alpha / 2 (1 + cos(pi t / until))``. Evci et al. 2020 (arXiv
-    1911.11134). The released code leaves the weights unmoved in the step of an event:
-    ``pause=True``. Its fields are those of `Rewire`.
+    In each layer the ``k = floor(churn_t B)`` of smallest ``|w|`` go and the k of largest
+    ``|dL/dw|`` come. A number ``churn`` is alpha in ``churn_t = alpha / 2 (1 + cos(pi t /
+    until))``. Evci et al. 2020 (arXiv 1911.11134). The released code leaves the weights unmoved in
+    the step of an event: ``pause=True``. Its fields are those of `Rewire`.
 
     >>> round(RigL(churn=0.3, until=0.8).exchange()(0.4), 3)
     0.15
@@ -192,8 +197,8 @@ class ITOP(RigL):
     RigL or SET with many steps between events, and half the budget exchanged at first: over the
     training as many different synapses as possible are each given time to grow. Liu et al. 2021
     (arXiv 2102.02887), whose code takes 1500 steps with random growth (``grow=chance``) and 4000 by
-    gradient, in 250 epochs of CIFAR at batch 128, 98 000 steps. `explored` says how many synapses
-    have ever existed, their rate R_s. Its fields are those of `Rewire`.
+    gradient, in 250 epochs of CIFAR at batch 128, 98 000 steps. `explored` says what share of the
+    synapses has ever existed, ``R_s = |m_0 or m_1 or ...| / n``. Its fields are those of `Rewire`.
 
     >>> ITOP(0.9).exchange()(0.0)
     0.5
@@ -350,10 +355,11 @@ class NDSNN(Rewire):
 class Criticality(Rewire):
     """Prune by magnitude beyond the target, then revive what feeds critical neurons.
 
-    Sparsity follows ``s_t = s_f (1 - (1 - u)^3)``; an event cuts globally to
-    ``s_t + r (1 - s_t)`` and revives the most critical pruned synapses up to ``s_t``. A read-out
-    without neurons has no criticality: it is cut to its part of ``s_t`` and left alone. Chen et al.
-    (arXiv 2311.16141 v3), Algorithm 1, Eqs. 11-15. Their released code: `ReleasedCriticality`.
+    Sparsity follows ``s_t = s_f (1 - (1 - u)^3)``; an event cuts globally to ``s_t + r (1 - s_t)``
+    and revives the most critical pruned synapses up to ``s_t``: those of the neurons with the
+    largest mean over time of ``h'(u - v_th)``, `scores.CriticalityScore`. A read-out without
+    neurons has no criticality: it is cut to its part of ``s_t`` and left alone. Chen et al. (arXiv
+    2311.16141 v3), Algorithm 1, Eqs. 11-15. Their released code: `ReleasedCriticality`.
 
     Args:
         sparsity: the final one.
@@ -416,11 +422,12 @@ class Criticality(Rewire):
 class ReleasedCriticality(Criticality):
     """Criticality as in the authors' released code, which departs from the paper.
 
-    Pruned synapses are ranked by the surrogate itself instead of its slope (`primitive`). All that
-    tie with the last one revived come back with it: whole channels, so that sparsity stays somewhat
-    below its schedule, and very much where neurons are so far below threshold that they all score
-    0. Momentum runs on below the masks. Their runs end pruning after 200 of 500 epochs, with an
-    event every 2000 steps. Its fields are those of `Criticality`.
+    Pruned synapses are ranked by the surrogate itself, ``h(u - v_th)`` with ``h(x) = tanh(3 x) / (2
+    tanh(3/2)) + 1/2``, instead of its slope (`primitive`). All that tie with the last one revived
+    come back with it: whole channels, so that sparsity stays somewhat below its schedule, and very
+    much where neurons are so far below threshold that they all score 0. Momentum runs on below the
+    masks. Their runs end pruning after 200 of 500 epochs, with an event every 2000 steps. Its
+    fields are those of `Criticality`.
 
     >>> ReleasedCriticality(0.9).grow.primitive
     True

@@ -213,9 +213,10 @@ class Slim(TakeOut):
 class SlimCriticality(Slim):
     """Slimming that takes out more than it should, then revives the most critical channels.
 
-    Gains choose the share ``1 - churn`` of the channels that stay, criticality over the data the
-    rest, from all others; the revived keep their weights, gains and biases. Chen, Liu, Liu and You
-    2023 (arXiv 2311.16141 v3), Algorithm 2. Its fields are those of `Slim`.
+    Of the ``k = (1 - s) n`` channels that stay, gains ``|gamma|`` choose ``(1 - churn) k``, and
+    criticality over the data, the mean of ``h'(u - v_th)``, the rest from all others; the revived
+    keep their weights, gains and biases. Chen, Liu, Liu and You 2023 (arXiv 2311.16141 v3),
+    Algorithm 2. Its fields are those of `Slim`.
 
     >>> SlimCriticality(0.658, churn=0.1).churn
     0.1
@@ -231,8 +232,8 @@ class SlimCriticality(Slim):
 class APoZ(TakeOut):
     """Take out the channels whose neurons are silent most often, in each layer the same share.
 
-    APoZ is the average percentage of zeros, here of (sample, place, time step) without a spike. Hu
-    et al. 2016 (arXiv 1607.03250), whose networks are not spiking and who go a few layers at a
+    ``APoZ = mean [S = 0]``, the average percentage of zeros, over samples, places and time steps.
+    Hu et al. 2016 (arXiv 1607.03250), whose networks are not spiking and who go a few layers at a
     time. Its fields are those of `TakeOut`.
 
     >>> APoZ(0.5).drop.__name__
@@ -249,10 +250,10 @@ class APoZ(TakeOut):
 class SCA(TakeOut):
     """Structure learning by activity: again and again, quiet channels go and promising ones come.
 
-    At an event the channels of lowest mean absolute membrane potential go, those with the largest
-    ``|dL/dgamma|`` come (back), and there are fewer each time, on a cubic. Li et al. 2024 (arXiv
-    2406.01072); their code is not released: the cubic, the share that comes back and the interval
-    are our choice.
+    At an event the channels of lowest ``mean |u|``, their membrane potential, go, those with the
+    largest ``|dL/dgamma|`` come (back), and ``k = (1 - s_t) n`` are left, on a cubic. Li et al.
+    2024 (arXiv 2406.01072); their code is not released: the cubic, the share that comes back and
+    the interval are our choice.
 
     Args:
         every: steps between two events.
