@@ -444,7 +444,7 @@ def _section(track: Track, out: Path) -> dict[str, Any]:
         "levels": [
             {
                 "title": _title(level) + (f", {level.epochs} epochs" if len(budgets) > 1 else ""),
-                "verdict": _verdict(level.rows) + (", so far" if track.missing else ""),
+                "verdict": _verdict(level.rows, whole=not track.missing),
                 "rows": [_cells(row, out, told) for row in level.rows],
             }
             for level in track.levels
@@ -486,17 +486,18 @@ def _title(level: Level) -> str:
     return f"{100 * level.sparsity:g} % sparse or sparser"
 
 
-def _verdict(rows: Sequence[Row]) -> str:
-    """What the noise lets one say of a level."""
+def _verdict(rows: Sequence[Row], *, whole: bool) -> str:
+    """What the noise lets one say of a level, and whether that may yet change."""
     highest, *others = rows
     if not highest.standing:
         return "for comparison"
     if not others:
         return "nothing to compare with"
+    until = "" if whole else ", so far"
     if highest.standing == "ahead":
-        return f"{highest.name} is ahead of all others"
+        return f"{highest.name} is ahead of all others{until}"
     close = sum(row.standing == "noise" for row in others)
-    return f"no winner: {close} of {len(others)} others are in the noise of the highest"
+    return f"no winner: {close} of {len(others)} others are in the noise of the highest{until}"
 
 
 _MARKS = {"ahead": "best", "highest": "highest", "noise": "in the noise"}
