@@ -231,6 +231,9 @@ def test_the_command_with_two_processes(command, tmp_path):
     status, printed, said = command("reproduce", file, *SMALL, "--records", tmp_path / "here")
     assert status == 0, said
     assert "| gmp | tiny | digits | 2 |" in (place / "README.md").read_text()
+    file.write_text(file.read_text().replace("trials = 1", "trials = 2"))  # what was swept stands
+    status, printed, said = command("reproduce", file, *SMALL, "--records", tmp_path / "here")
+    assert status == 0, said
     assert command("reproduce", file, *SMALL, "--train")[0] == 2
 
 

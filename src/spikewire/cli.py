@@ -253,6 +253,8 @@ def reproduce(
     asked = study.read(name)
     folder = records or Path("reproduce") / Path(name).stem
     given = study.Records(asked, folder, sorted(word for word in words if "=" in word))
+    if asked.search is not None and (given.place / sweeps.SUMMARY).is_file():
+        given = sweeps.read(given.place)  # as it was swept, whatever the study asks for by now
     at = sweeps.settled(given)
     if train and at is not given:
         raise ValueError(f"{name} searches for settings first: spikewire sweep {name}")

@@ -48,7 +48,7 @@ NAME = "leaderboard"
 _SEEDS = 3
 # What competes differs in nothing else that a recipe says of the training.
 _EQUAL = ("network", "data", "batch", "loss", "precision", "weights", "possible", "only", "floor")
-_ROUNDING = 1e-9
+_ROUNDING = 1e-9  # of a sparsity, far below a synapse
 
 
 class Quantity(NamedTuple):
