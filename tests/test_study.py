@@ -161,6 +161,7 @@ def test_a_row_is_the_mean_over_the_runs_that_are_there(tmp_path):
         "validation": None,
         "difference": None,
         "interval": None,
+        "pairs": 0,
         "paper": "A",
         "paper_connectivity": 9.0,
         "paper_operations": None,
@@ -220,23 +221,55 @@ def test_runs_are_compared_with_their_rivals_seed_by_seed(tmp_path):
     assert lines[0][columns.index("difference, 95 %")] == "+1.50 ± 6.35"
 
 
-def test_a_row_over_several_sparsities_compares_runs_of_the_same(tmp_path):
+def test_runs_come_seed_by_seed():
+    """An unfinished study then has all that it compares, if with fewer seeds."""
+    grids = [Grid(name, ["mnist"], {"seed": [0, 10, 2]}) for name in "ab"]
+    asked = Study("t", runs={"c": ["mnist"]}, grids=grids)
+    assert list(asked.all_runs) == ["c", "a-0", "b-0", "a-2", "b-2", "a-10", "b-10"]
+
+
+def row_of(folder, told):
+    """The row of a table about runs, each a sparsity, a seed, an accuracy and other settings."""
     rows = [Row(["t"], "with", "MNIST", runs=["with-*"], rivals=["without-*"])]
-    told = {
-        "with": [(0.8, 0, 97.0), (0.9, 0, 95.0), (0.8, 1, 98.0), (0.9, 1, 94.0)],
-        "without": [(0.8, 0, 96.0), (0.9, 0, 92.0), (0.8, 1, 96.0), (0.9, 1, 92.0)],
-    }
     runs = {}
     for name, cases in told.items():
-        for sparsity, seed, accuracy in cases:
-            words = [f"method.sparsity={sparsity}", f"seed={seed}"]
-            runs[f"{name}-{sparsity}-{seed}"] = ["mnist", *words]
-            folder = tmp_path / f"{name}-{sparsity}-{seed}"
-            write_run(folder, [accuracy], [sparsity], seed=seed, toml=recipe_of("mnist", *words))
-    (row,) = Records(Study("t", runs=runs, rows=rows), tmp_path).table("t")
+        for number, (sparsity, seed, accuracy, *others) in enumerate(cases):
+            words = [f"method.sparsity={sparsity}", f"seed={seed}", *others]
+            runs[f"{name}-{number}"] = ["mnist", *words]
+            toml = recipe_of("mnist", *words)
+            write_run(folder / f"{name}-{number}", [accuracy], [sparsity], seed=seed, toml=toml)
+    (row,) = Records(Study("t", runs=runs, rows=rows), folder).table("t")
+    return row
+
+
+def test_a_row_over_several_sparsities_compares_runs_of_the_same(tmp_path):
+    told = {
+        "with": [(0.8, 0, 97.0), (0.9, 0, 95.0), (0.8, 1, 99.0), (0.9, 1, 94.0)],
+        "without": [(0.8, 0, 96.0), (0.9, 0, 92.0), (0.8, 1, 96.0), (0.9, 1, 92.0)],
+    }
+    row = row_of(tmp_path, told)
     assert row["seeds"] == 2
-    assert row["difference"] == 2.0  # of 1, 3, 2 and 2
-    assert row["interval"] == pytest.approx(3.1824 * (2 / 3) ** 0.5 / 4**0.5, rel=1e-4)
+    assert row["pairs"] == 2  # runs of one seed are one observation, whatever their sparsity
+    assert row["difference"] == 2.25  # of (1 + 3) / 2 and (3 + 2) / 2
+    assert row["interval"] == pytest.approx(12.7062 * 0.125**0.5 / 2**0.5, rel=1e-4)
+
+
+def test_what_is_not_finished_on_both_sides_is_not_compared(tmp_path):
+    """One run a seed on one side does not mean that its rivals are of the same sparsity."""
+    told = {
+        "with": [(0.9, 0, 95.0)],
+        "without": [(0.8, 0, 96.0), (0.9, 0, 92.0), (0.98, 0, 70.0)],
+    }
+    assert row_of(tmp_path, told)["difference"] == 3.0
+
+
+def test_a_row_over_several_data_sets_counts_each_of_them(tmp_path):
+    told = {
+        "with": [(0.9, 0, 95.0), (0.9, 0, 80.0, "data.name=fashion-mnist")],
+        "without": [(0.9, 0, 94.0), (0.9, 0, 77.0, "data.name=fashion-mnist")],
+    }
+    row = row_of(tmp_path, told)
+    assert (row["pairs"], row["difference"]) == (2, 2.0)
 
 
 def test_a_study_that_asks_for_costs_tells_and_draws_them(tmp_path):

@@ -41,7 +41,16 @@ from spikewire import formats, report, sweep
 from spikewire.methods import METHODS
 from spikewire.plots import mean_and_spread
 from spikewire.report import Run
-from spikewire.study import Grid, Records, Study, by_seed, markdown, paired, signed
+from spikewire.study import (
+    Grid,
+    Records,
+    Study,
+    above,
+    by_seed,
+    markdown,
+    mean_and_interval,
+    signed,
+)
 
 NAME = "leaderboard"
 # From two seeds an interval says little: equal differences, by chance, would leave none.
@@ -294,7 +303,7 @@ def _compared(contest: Sequence[Row]) -> list[Row]:
 def _judged(row: Row, highest: Row) -> Row:
     ours, theirs = by_seed(row.runs), by_seed(highest.runs)
     pairs = len(ours.keys() & theirs.keys())
-    difference, interval = paired(ours, theirs)
+    difference, interval = mean_and_interval(above(ours, theirs))
     standing: Standing = "noise"
     if pairs >= _SEEDS and difference is not None and interval is not None:
         standing = "behind" if difference + interval < 0 else "noise"

@@ -254,6 +254,15 @@ class Observer:
             handle.remove()
         self._handles, self._outputs = [], []
 
+    def layer_of(self, synapses: str) -> str | None:
+        """The neuron layer that these synapses feed; None for a read-out without neurons.
+
+        Raises:
+            ValueError: if no forward pass was heard.
+        """
+        _refuse_silence(self.follows)
+        return self.follows.get(synapses)
+
     def forget(self) -> None:
         """Begin anew with what is kept."""
 

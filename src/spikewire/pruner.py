@@ -94,11 +94,6 @@ class Method:
         """Whether the coming step changes the wiring by what scores say."""
         return False
 
-    @property
-    def observes(self) -> bool:
-        """Whether a score of this method reads membrane potentials in the step of an event."""
-        return any(getattr(value, "observes", False) for value in vars(self).values())
-
     def observer(self, model: nn.Module) -> Observer | None:
         """What hears the network in the step of an event: here what the scores ask for, if any.
 

@@ -205,8 +205,13 @@ class Study:
 
     @property
     def all_runs(self) -> dict[str, list[str]]:
-        """The runs of the study and of its grids."""
-        return self.runs | {name: run for grid in self.grids for name, run in grid.runs().items()}
+        """The runs of the study and of its grids.
+
+        Those of the first seed come before those of the next, so that what there is of an
+        unfinished study compares all that it is about.
+        """
+        runs = self.runs | {name: run for grid in self.grids for name, run in grid.runs().items()}
+        return dict(sorted(runs.items(), key=lambda item: _seed(item[1])))
 
     @property
     def all_rows(self) -> list[Row]:
@@ -225,6 +230,12 @@ class Study:
 
 
 _STUDY = TypeAdapter(Study)
+
+
+def _seed(run: Iterable[str]) -> str:
+    """The seed among the words of a run, in a form that sorts."""
+    told = [word.removeprefix("seed=") for word in run if word.startswith("seed=")]
+    return (told or ["0"])[-1].zfill(20)
 
 
 def item_of(name: str) -> str:
@@ -413,8 +424,10 @@ class Records:
         that of the last epoch on a validation split; `synops` and, in the engine, `milliseconds` of
         a sample are there where the study asks for costs; all are means over `seeds` runs.
         `difference` is the mean of what a run's accuracy is above that of its rival with the same
-        seed, and the same sparsity in rows over several, and `interval` the half width of its 95 %
-        confidence interval, by Student's t.
+        seed, and `interval` the half width of its 95 % confidence interval, by Student's t. Rows
+        over several sparsities, networks or data sets compare runs of the same; those of one seed
+        on one network and data set share weights and images, whatever their sparsity, so that
+        their mean counts as one of `pairs` differences.
         """
         check("table", table, self.study.tables)
         return [self._row(row) for row in self.study.all_rows if table in row.tables]
@@ -426,8 +439,8 @@ class Records:
         runs, rivals = self._finished_of(row.runs), self._finished_of(row.rivals)
         costs = COSTS if self.study.costs else {}
         accuracy, spread = _over(runs, _last)
-        case = by_seed if len(by_seed(runs)) == len(runs) else _by_seed_and_sparsity
-        difference, interval = paired(case(runs), case(rivals))
+        pairs = _differences(runs, rivals)
+        difference, interval = mean_and_interval(pairs)
         return {
             "method": row.method,
             "dataset": row.dataset,
@@ -442,6 +455,7 @@ class Records:
             **{name: _over(runs, of)[0] for name, of in costs.items()},
             "difference": difference,
             "interval": interval,
+            "pairs": len(pairs),
             "paper": row.paper or row.method,
             "paper_connectivity": row.paper_connectivity,
             "paper_operations": row.paper_operations,
@@ -525,6 +539,7 @@ def text(rows: Sequence[Mapping[str, Any]]) -> tuple[list[str], list[list[str]]]
         "SynOps": [_word(row.get("synops"), ",.0f") for row in rows],
         "engine ms": [_word(row.get("milliseconds"), ".3f") for row in rows],
         "difference, 95 %": [signed(row["difference"], row["interval"]) for row in rows],
+        "pairs": [_word(row["pairs"] or None, "d") for row in rows],
         "best on test": [_word(row["best_on_test"]) for row in rows],
         "paper acc. %": [_word(row["paper_accuracy"]) for row in rows],
         "epochs": [_word(row["epochs"], "d") for row in rows],
@@ -555,18 +570,24 @@ def signed(difference: float | None, interval: float | None) -> str:
     return f"{difference:+.2f}{spread}".replace("-", report.MINUS)
 
 
-def paired(
-    ours: Mapping[Hashable, float], theirs: Mapping[Hashable, float]
-) -> tuple[float | None, float | None]:
-    """Mean difference over the cases that both have, and half of its 95 % confidence interval.
+def above(ours: Mapping[Hashable, float], theirs: Mapping[Hashable, float]) -> list[float]:
+    """Differences in the cases that both have.
+
+    >>> above({0: 2.0, 1: 4.0}, {1: 3.0, 2: 5.0})
+    [1.0]
+    """
+    return [ours[case] - theirs[case] for case in ours if case in theirs]
+
+
+def mean_and_interval(differences: Sequence[float]) -> tuple[float | None, float | None]:
+    """Mean, and half of its 95 % confidence interval, None where they are too few.
 
     ``t(0.975, n - 1) s / sqrt(n)`` with the sample standard deviation s of n differences.
 
-    >>> mean, half = paired({0: 2.0, 1: 4.0, 2: 6.0}, {0: 1.0, 1: 2.0, 2: 3.0})
+    >>> mean, half = mean_and_interval([1.0, 2.0, 3.0])
     >>> mean, round(half, 4)
     (2.0, 2.4841)
     """
-    differences = [ours[case] - theirs[case] for case in ours if case in theirs]
     if not differences:
         return None, None
     mean, spread = mean_and_spread(differences)
@@ -617,8 +638,23 @@ def by_seed(runs: Iterable[report.Run]) -> dict[Hashable, float]:
     return {run.report["seed"]: _last(run) for run in runs}
 
 
-def _by_seed_and_sparsity(runs: Iterable[report.Run]) -> dict[Hashable, float]:
-    return {(run.report["seed"], run.config["method"].get("sparsity")): _last(run) for run in runs}
+def _differences(runs: Sequence[report.Run], rivals: Sequence[report.Run]) -> list[float]:
+    """What runs are above their rivals, once for all that are not independent of each other."""
+    if all(len(by_seed(side)) == len(side) for side in (runs, rivals)):
+        return above(by_seed(runs), by_seed(rivals))
+    ours, theirs = _by_case(runs), _by_case(rivals)
+    cases = [(ours[unit], theirs[unit]) for unit in ours if unit in theirs]
+    found = (above(one, other) for one, other in cases)
+    return [mean_and_spread(each)[0] for each in found if each]
+
+
+def _by_case(runs: Iterable[report.Run]) -> dict[Hashable, dict[Hashable, float]]:
+    """Accuracies by sparsity, for each seed, network and data set."""
+    found: dict[Hashable, dict[Hashable, float]] = {}
+    for run in runs:
+        unit = run.report["seed"], run.config["network"]["name"], run.config["data"]["name"]
+        found.setdefault(unit, {})[run.config["method"].get("sparsity")] = _last(run)
+    return found
 
 
 def _saved(run: report.Run) -> float | None:

@@ -25,6 +25,7 @@ from spikewire import (
     RigL,
 )
 from spikewire.methods.rewire import explored
+from spikewire.scores import chance, criticality, gradient, primitive
 from spikewire.shares import counts, erk
 
 
@@ -274,7 +275,8 @@ def test_criticality_starts_dense_and_follows_the_cubic():
 
 
 @pytest.mark.parametrize("churn", [0.0, 0.2, 0.5])
-def test_criticality_leaves_a_read_out_without_neurons_its_part(churn):
+@pytest.mark.parametrize("grow", [criticality, primitive, gradient, chance])
+def test_criticality_leaves_a_read_out_without_neurons_its_part(grow, churn):
     """Nothing could be revived there: it is cut to its part of the sparsity, whatever the churn."""
     torch.manual_seed(0)
     net = nn.Sequential(
@@ -284,7 +286,8 @@ def test_criticality_leaves_a_read_out_without_neurons_its_part(churn):
     functional.set_step_mode(net, "m")
     before = {n: p.detach().clone() for n, p in net.named_parameters()}
     optimizer = torch.optim.SGD(net.parameters(), 0.0)
-    pruner = Pruner(net, Criticality(0.8, churn=churn, until=0.1, every=1), optimizer, steps=10)
+    method = Criticality(0.8, grow=grow, churn=churn, until=0.1, every=1)
+    pruner = Pruner(net, method, optimizer, steps=10)
     for _ in range(2):
         net(torch.rand(4, 8, 20)).sum().backward()
         optimizer.step()

@@ -11,8 +11,9 @@ from dataclasses import dataclass
 from typing import ClassVar
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
+from spikewire.dialects import neurons
 from spikewire.methods.checks import (
     check_every,
     check_rise,
@@ -22,6 +23,7 @@ from spikewire.methods.checks import (
     warn_if_no_event,
 )
 from spikewire.methods.prune import cut, reaches, trim
+from spikewire.observe import Observer
 from spikewire.pruner import Method, Pruner
 from spikewire.schedules import Constant, Cosine, Cubic, Schedule, at
 from spikewire.scores import (
@@ -129,7 +131,7 @@ class Rewire(Method):
         budget = self.spend(pruner)
         before = pruner.masks
         kept = self.keep(pruner, before, budget)
-        hope = pruner.scored(self.grow)
+        hope = self.hope(pruner)
         for name, mask in kept.items():
             hope[name] = hope[name].masked_fill(mask, math.inf)
         chosen = pruner.choose(hope, budget, exact=self.exact)
@@ -149,6 +151,10 @@ class Rewire(Method):
     def keep(self, pruner: Pruner, before: dict[str, Tensor], budget: Budget) -> dict[str, Tensor]:
         """Which of the present synapses stay."""
         return pruner.choose(pruner.scored(self.drop, before), self.survivors(pruner, budget))
+
+    def hope(self, pruner: Pruner) -> dict[str, Tensor]:
+        """What each synapse is worth growing."""
+        return pruner.scored(self.grow)
 
     def survivors(self, pruner: Pruner, budget: Budget) -> Budget:
         """How many of the present synapses stay."""
@@ -358,12 +364,14 @@ class Criticality(Rewire):
     Sparsity follows ``s_t = s_f (1 - (1 - u)^3)``; an event cuts globally to ``s_t + r (1 - s_t)``
     and revives the most critical pruned synapses up to ``s_t``: those of the neurons with the
     largest mean over time of ``h'(u - v_th)``, `scores.CriticalityScore`. A read-out without
-    neurons has no criticality: it is cut to its part of ``s_t`` and left alone. Chen et al. (arXiv
-    2311.16141 v3), Algorithm 1, Eqs. 11-15. Their released code: `ReleasedCriticality`.
+    neurons has no criticality: it is cut to its part of ``s_t`` and left alone, by any other
+    ``grow`` too, so that all of them choose among the same synapses. Chen et al. (arXiv 2311.16141
+    v3), Algorithm 1, Eqs. 11-15. Their released code: `ReleasedCriticality`.
 
     Args:
         sparsity: the final one.
         churn: the share r of the budget that is revived.
+        grow: pruned synapses of highest score are revived, at weight 0.
         until: progress at which the final sparsity is reached and the wiring frozen.
 
     Raises:
@@ -389,6 +397,16 @@ class Criticality(Rewire):
     def plan(self) -> Callable[[float], float]:
         return Cubic(0.0, self.sparsity, finish=self.until)
 
+    def observer(self, model: nn.Module) -> Observer | None:
+        """Neurons are heard whatever ``grow`` is: only they tell which synapses are a read-out."""
+        heard = super().observer(model)
+        return Observer(model) if heard is None and any(neurons(model)) else heard
+
+    def hope(self, pruner: Pruner) -> dict[str, Tensor]:
+        aside = self._aside(pruner)
+        worth = super().hope(pruner)
+        return {n: torch.full_like(w, -math.inf) if n in aside else w for n, w in worth.items()}
+
     def keep(self, pruner: Pruner, before: dict[str, Tensor], budget: Budget) -> dict[str, Tensor]:
         aside = self._aside(pruner)
         if not aside:
@@ -405,10 +423,10 @@ class Criticality(Rewire):
         return plain | pruner.choose(rest, without(room, self.exchange()(pruner.progress)))
 
     def _aside(self, pruner: Pruner) -> set[str]:
-        """Tensors which no neuron layer follows: nothing would revive what is cut there."""
-        if not self.observes:
+        """Tensors which no neuron layer follows: nothing is revived of what is cut there."""
+        if pruner.observer is None:
             return set()
-        return {s.name for s in pruner if pruner.criticality.of(s.name) is None}
+        return {s.name for s in pruner if pruner.observer.layer_of(s.name) is None}
 
     def event(self, pruner: Pruner) -> bool:
         # the last event is due when the final sparsity is, whatever ``every`` says
