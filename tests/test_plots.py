@@ -325,11 +325,22 @@ def test_consistency_takes_means_over_classes():
     assert plots.consistency({"a": ([], {})}) is None
 
 
-def test_losses_of_both_parts():
+def test_learning_on_both_parts():
     records = [epoch(n, {"a": 50}, losses={"train": 1 / n, "test": 2 / n}) for n in (1, 2)]
-    plot = well_formed(plots.losses({"a": records, "b": [epoch(1, {"a": 50})]}))
-    assert plot.rows == (("a", 1, 1.0, 2.0), ("a", 2, 0.5, 1.0))
-    assert plots.losses({"b": [epoch(1, {"a": 50})]}) is None
+    plot = well_formed(plots.learning({"a": records, "b": [epoch(1, {"a": 50})]}))
+    assert plot.rows == (("a", 1, 1.0, 2.0, 90.0, 88.0), ("a", 2, 0.5, 1.0, 90.0, 88.0))
+    loss, accuracy = plot.figure.axes
+    assert [list(line.get_ydata()) for line in loss.get_lines()] == [[2.0, 1.0], [1.0, 0.5]]
+    assert [list(line.get_ydata()) for line in accuracy.get_lines()] == [[88.0] * 2, [90.0] * 2]
+    assert plots.learning({"b": [epoch(1, {"a": 50})]}) is None
+
+
+def test_regrown_synapses_are_shared_out_over_layers():
+    records = [epoch(n, {"a": 50, "b": 25}) for n in (1, 2)]
+    records[1]["layers"][0]["regrown"] = 6
+    plot = well_formed(plots.revived({"one": records, "none": []}))
+    assert plot.rows == (("one", "a", 8, pytest.approx(200 / 3)), ("one", "b", 4, 100 / 3))
+    assert plots.revived({"none": []}) is None
 
 
 def test_transition_follows_the_channels_that_one_network_has_alone():

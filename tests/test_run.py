@@ -71,7 +71,7 @@ def test_pages_and_tables_of_a_run_that_was_seldom_evaluated(tmp_path):
     assert [r["accuracy"]["test"] is None for r in run_read.records] == [True, True, False, False]
     assert study.course(run_read).count(f"| {report.NONE} |") == 2
     assert plots.courses({"a": run_read.records}).rows[0][2] is None
-    assert plots.losses({"a": run_read.records}) is not None
+    assert plots.learning({"a": run_read.records}) is not None
 
 
 def test_channels_taken_out_leave_a_smaller_network(tmp_path):

@@ -361,6 +361,15 @@ def test_the_run_of_another_recipe_is_refused(command, tmp_path):
     assert "holds another run" in said and "epochs" in said
 
 
+def test_a_table_of_a_paper_is_there_before_any_run_is(command, tmp_path):
+    words = ["reproduce", "paper-c", "table-3", "--records", tmp_path]
+    status, printed, said = command(*words)
+    assert status == 0 and "56.24" in printed
+    assert f"not in {tmp_path}" in said
+    assert command("reproduce", "paper-c", "--records", tmp_path)[0] == 2
+    assert command("reproduce", "paper-c", "figure-5", "--records", tmp_path)[0] == 2
+
+
 def test_a_page_of_somebody_else_is_left_alone(command, tmp_path):
     toml = recipe_of("paper-g-mnist", "method=dense")
     write_run(tmp_path / "mnist-dense", [98.0], [0.0], method="dense", toml=toml)

@@ -713,7 +713,8 @@ KINDS: dict[str, Kind] = {
     "consistency": lambda _, runs, rows: plots.consistency(
         {k: (run.records, run.report) for k, run in runs.items()}
     ),
-    "losses": lambda _, runs, rows: plots.losses({k: run.records for k, run in runs.items()}),
+    "learning": lambda _, runs, rows: plots.learning({k: run.records for k, run in runs.items()}),
+    "revived": lambda _, runs, rows: plots.revived({k: run.records for k, run in runs.items()}),
     "transition": lambda _, runs, rows: plots.transition(
         {k: run.records for k, run in runs.items()}
     ),

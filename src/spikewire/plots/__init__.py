@@ -5,7 +5,7 @@ figure, a caption in words, and the numbers behind it. The same records give the
 Nothing here uses the global state of matplotlib, so figures may be drawn inside any program.
 """
 
-from spikewire.plots.features import classes, consistency, entropy, losses, transition
+from spikewire.plots.features import classes, consistency, entropy, learning, transition
 from spikewire.plots.figure import Plot
 from spikewire.plots.run import (
     accuracy,
@@ -28,6 +28,7 @@ from spikewire.plots.runs import (
     mean_and_spread,
     rates,
     ratios,
+    revived,
     tradeoff,
 )
 
@@ -47,10 +48,11 @@ __all__ = [
     "figures",
     "firing",
     "frontier",
-    "losses",
+    "learning",
     "mean_and_spread",
     "rates",
     "ratios",
+    "revived",
     "rewiring",
     "sparsity",
     "thetas",

@@ -26,6 +26,7 @@ from spikewire.plots.figure import (
 
 # Of fewer neurons a bin's mean entropy says little.
 _FEWEST = 5
+_PARTS = ("train", "test")
 
 
 @drawn_in_style
@@ -197,8 +198,8 @@ def _means(records: Sequence[Record], report: Record) -> tuple[float, float, flo
 
 
 @drawn_in_style
-def losses(runs: Mapping[str, Sequence[Record]]) -> Plot | None:
-    """Draw training loss (dashed) and test loss (solid) of several runs.
+def learning(runs: Mapping[str, Sequence[Record]]) -> Plot | None:
+    """Draw loss and accuracy of several runs, in training (dashed) and on test images (solid).
 
     Args:
         runs: metrics of each run, by label.
@@ -207,32 +208,33 @@ def losses(runs: Mapping[str, Sequence[Record]]) -> Plot | None:
         The plot, or None when no run recorded the loss on test images.
 
     Example:
-        >>> record = {"epoch": 1, "losses": {"train": 0.5, "test": 0.6}}
-        >>> losses({"a": [record]}).rows
-        (('a', 1, 0.5, 0.6),)
+        >>> losses, accuracy = {"train": 0.5, "test": 0.6}, {"train": 80.0, "test": 75.0}
+        >>> learning({"a": [{"epoch": 1, "losses": losses, "accuracy": accuracy}]}).rows
+        (('a', 1, 0.5, 0.6, 80.0, 75.0),)
     """
     found = {label: records for label, records in runs.items() if _has_losses(records)}
     if not found:
         return None
     figure = Figure(figsize=(WIDTH, 3.4), layout="constrained")
-    axes = figure.subplots()
-    for colour, (label, records) in zip(colours(len(found)), found.items(), strict=True):
-        curve(axes, records, _loss("test"), readable(label), colour)
-        curve(axes, records, _loss("train"), "_", colour, "--")
-    epoch_axis(axes)
-    axes.set_ylabel("loss: test solid, training dashed")
+    panels = {"losses": "loss", "accuracy": "accuracy (%)"}
+    for axes, (kind, upwards) in zip(figure.subplots(1, 2), panels.items(), strict=True):
+        for colour, (label, records) in zip(colours(len(found)), found.items(), strict=True):
+            curve(axes, records, _of_part(kind, "test"), readable(label), colour)
+            curve(axes, records, _of_part(kind, "train"), "_", colour, "--")
+        epoch_axis(axes)
+        axes.set_ylabel(upwards)
     labels = [readable(label) for label in found]
     shown = [line for line in axes.get_lines() if line.get_linestyle() == "-"]
     figure.legend(shown, labels, loc="outside lower center", ncols=legend_columns(labels))
     return Plot(
-        name="losses",
-        title="Losses over epochs",
-        caption="Mean loss on the test set after each epoch (solid), and over the training batches "
-        "of that epoch (dashed), which are augmented and pass while the network changes.",
+        name="learning",
+        title="Loss and accuracy over epochs",
+        caption="On the test set after each epoch (solid), and over the training batches of that "
+        "epoch (dashed), which are augmented and pass while the network changes.",
         figure=figure,
-        columns=("run", "epoch", "train_loss", "test_loss"),
+        columns=("run", "epoch", "train_loss", "test_loss", "train_accuracy", "test_accuracy"),
         rows=tuple(
-            (label, record["epoch"], record["losses"]["train"], record["losses"]["test"])
+            (label, record["epoch"], *(record[kind][part] for kind in panels for part in _PARTS))
             for label, records in found.items()
             for record in records
         ),
@@ -243,8 +245,8 @@ def _has_losses(records: Sequence[Record]) -> bool:
     return any((record.get("losses") or {}).get("test") is not None for record in records)
 
 
-def _loss(part: str) -> Callable[[Record], float]:
-    return lambda record: record["losses"][part]
+def _of_part(kind: str, part: str) -> Callable[[Record], float]:
+    return lambda record: record[kind][part]
 
 
 @drawn_in_style

@@ -266,6 +266,58 @@ def courses(runs: Mapping[str, Sequence[Record]]) -> Plot:
 
 
 @drawn_in_style
+def revived(runs: Mapping[str, Sequence[Record]]) -> Plot | None:
+    """Draw where several runs let synapses come: the share of each layer among all regrown.
+
+    Args:
+        runs: metrics of each run with the count `regrown` of each layer, by label.
+
+    Returns:
+        The plot, or None when no synapse was ever regrown.
+
+    Example:
+        >>> layers = [{"name": "fc1.weight", "regrown": 6}, {"name": "fc2.weight", "regrown": 2}]
+        >>> revived({"a": [{"epoch": 1, "layers": layers}]}).rows
+        (('a', 'fc1.weight', 6, 75.0), ('a', 'fc2.weight', 2, 25.0))
+    """
+    counts = {label: _regrown(records) for label, records in runs.items()}
+    found = {label: each for label, each in counts.items() if sum(each.values())}
+    if not found:
+        return None
+    rows = tuple(
+        (label, layer, count, 100.0 * count / sum(each.values()))
+        for label, each in found.items()
+        for layer, count in each.items()
+    )
+    figure = Figure(figsize=(WIDTH, 3.4), layout="constrained")
+    axes = figure.subplots()
+    for colour, marker, label in zip(colours(len(found)), MARKERS, found, strict=False):
+        own = [(readable(layer, 14), share) for name, layer, _, share in rows if name == label]
+        axes.plot(*zip(*own, strict=True), color=colour, marker=marker, label=readable(label))
+    axes.tick_params(axis="x", rotation=60)
+    axes.set_ylabel("of regrown synapses (%)")
+    labels = [readable(label) for label in found]
+    figure.legend(loc="outside lower center", ncols=legend_columns(labels))
+    return Plot(
+        name="revived",
+        title="Where synapses come",
+        caption="Share of each layer, in the order of the network, among the synapses that there "
+        "are after an epoch and were not before it, over all epochs.",
+        figure=figure,
+        columns=("run", "layer", "regrown", "share"),
+        rows=rows,
+    )
+
+
+def _regrown(records: Sequence[Record]) -> dict[str, int]:
+    """Regrown synapses by layer, over all epochs."""
+    found: dict[str, int] = {}
+    for layer in (each for record in records for each in record.get("layers", ())):
+        found[layer["name"]] = found.get(layer["name"], 0) + layer.get("regrown", 0)
+    return found
+
+
+@drawn_in_style
 def frontier(rows: Sequence[Mapping[str, Any]]) -> Plot:
     """Draw accuracy against connectivity, ours beside a paper's.
 
