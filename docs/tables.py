@@ -10,8 +10,8 @@ A table stands between two comments, the first of which names a study and a tabl
 import re
 from pathlib import Path
 
-from spikewire import study
-from spikewire.study import Records
+from spikewire import study, tables
+from spikewire.records import Records
 
 ROOT = Path(__file__).parents[1]
 PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md"))]
@@ -26,7 +26,7 @@ def filled(page: str) -> str:
 def _table(place: re.Match[str]) -> str:
     name, table = place["study"], place["table"]
     rows = Records(study.read(name), ROOT / "reproduce" / name).table(table)
-    lines = study.markdown(*study.text([row for row in rows if row["seeds"]]))
+    lines = tables.markdown(*tables.text([row for row in rows if row["seeds"]]))
     return f"<!-- {name} {table} -->\n{lines}\n<!-- end -->"
 
 

@@ -16,7 +16,8 @@ import torch
 
 from spikewire import formats, report, sweep
 from spikewire import run as runs
-from spikewire.study import Grid, Records, Search, Study
+from spikewire.records import Records
+from spikewire.study import Grid, Search, Study
 
 PATIENCE = 3.0
 SMALL = ["epochs=3", "batch=200", "network.T=2", "network.width=8", "twin=false", "compile=false"]

@@ -14,7 +14,8 @@ from scipy import stats
 
 from spikewire import config, formats, leaderboard, sweep
 from spikewire.config import override
-from spikewire.study import Grid, Records, Search, Study, plain
+from spikewire.records import Records
+from spikewire.study import Grid, Search, Study, plain
 
 LEVELS = [0.9, 0.95]
 

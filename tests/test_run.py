@@ -12,7 +12,7 @@ import torch
 from safetensors.torch import load_file
 from torch import multiprocessing
 
-from spikewire import METHODS, distributed, plots, report, study
+from spikewire import METHODS, distributed, plots, report, tables
 from spikewire.compact import rebuild
 from spikewire.config import build, override, read, recipe
 from spikewire.formats import load_sparse
@@ -69,7 +69,7 @@ def test_pages_and_tables_of_a_run_that_was_seldom_evaluated(tmp_path):
     out = run(small("epochs=4", "evaluate_every=3"), tmp_path / "run")
     run_read = report.read(out)
     assert [r["accuracy"]["test"] is None for r in run_read.records] == [True, True, False, False]
-    assert study.course(run_read).count(f"| {report.NONE} |") == 2
+    assert tables.course(run_read).count(f"| {report.NONE} |") == 2
     assert plots.courses({"a": run_read.records}).rows[0][2] is None
     assert plots.learning({"a": run_read.records}) is not None
 

@@ -5,9 +5,10 @@ from pathlib import Path
 
 import pytest
 
-from spikewire import config, report, study
+from spikewire import config, report, study, tables
 from spikewire.config import override
-from spikewire.study import Drawing, Grid, Records, Row, Study
+from spikewire.records import KINDS, Records, folder_name
+from spikewire.study import Drawing, Grid, Row, Study
 
 SMALL = ["epochs=2", "network.T=2", "network.width=8", "twin=false", "compile=false"]
 
@@ -66,7 +67,7 @@ def test_every_run_of_a_study_is_a_recipe(name):
     for item in asked.items:
         assert set(records.needed(item)) <= set(asked.all_runs)
     for drawing in asked.figures:
-        assert drawing.kind in study.KINDS
+        assert drawing.kind in KINDS
 
 
 def test_paper_g_has_the_numbers_of_its_tables():
@@ -171,7 +172,7 @@ def test_a_row_is_the_mean_over_the_runs_that_are_there(tmp_path):
         "seeds": 2,
     }
     assert (theirs["accuracy"], theirs["seeds"], theirs["paper_accuracy"]) == (None, 0, 95.0)
-    columns, lines = study.text([ours, theirs])
+    columns, lines = tables.text([ours, theirs])
     assert {"alpha", "paper conn. %"} < {*columns} and "validation" not in columns
     accuracy = columns.index("acc. %")
     assert (lines[0][accuracy], lines[1][accuracy]) == ("95.00 ± 1.41", report.NONE)
@@ -187,7 +188,7 @@ def test_a_grid_has_a_row_for_each_choice_and_one_for_all_seeds(tmp_path):
         write_run(folder, [accuracy], [0.9], seed=seed, validation=98.0, toml=toml)
     records = Records(asked, tmp_path)
     assert records.needed("trials") == ["a-0.1-0", "a-0.1-1", "a-0.2-0", "a-0.2-1"]
-    assert study.text(records.table("trials"))[1] == [
+    assert tables.text(records.table("trials"))[1] == [
         ["GMP, lr 0.1", "MNIST", *[report.NONE] * 6],
         ["GMP, lr 0.2", "MNIST", "10.00", "98.00", "96.50 ± 0.71", "96.50", "1", "2"],
     ]
@@ -217,7 +218,7 @@ def test_runs_are_compared_with_their_rivals_seed_by_seed(tmp_path):
     assert ours["interval"] == pytest.approx(12.7062 * 0.5**0.5 / 2**0.5, rel=1e-4)
     assert rows["with, sparsity 0.8"]["difference"] is None
     assert rows["without, sparsity 0.9"]["difference"] is None
-    columns, lines = study.text([ours])
+    columns, lines = tables.text([ours])
     assert lines[0][columns.index("difference, 95 %")] == "+1.50 ± 6.35"
 
 
@@ -288,7 +289,7 @@ def test_a_study_that_asks_for_costs_tells_and_draws_them(tmp_path):
         facts |= {"synops": synops, "engine": {"milliseconds_sparse": milliseconds}}
         (folder / "report.json").write_text(json.dumps(facts))
     records = Records(Study("t", runs=runs, rows=rows, figures=figures, costs=True), tmp_path)
-    columns, lines = study.text(records.table("t"))
+    columns, lines = tables.text(records.table("t"))
     told = [[line[columns.index(name)] for name in ("SynOps", "engine ms")] for line in lines]
     assert told == [["3,000,000", "1.250"], ["1,000,000", "0.500"], *2 * [2 * [report.NONE]]]
     (plot,) = records.draw("costs")
@@ -344,7 +345,7 @@ def test_reproduce_trains_what_is_missing_and_nothing_twice(command, tmp_path):
     assert not (tmp_path / "here").exists()
     status, _, said = command(*words, "--train", "--jobs", 2)
     assert status == 0 and sorted(said.split()) == ["net-0", "net-1", "trained", "trained"]
-    place = tmp_path / "here" / study.folder_name(sorted(SMALL))
+    place = tmp_path / "here" / folder_name(sorted(SMALL))
     assert (place / "tradeoff.svg").is_file()
     page = (place / "README.md").read_text()
     assert "## net-0, epoch by epoch" in page and "| gmp | tiny | digits | 2 |" in page

@@ -11,8 +11,9 @@ import optuna
 import pytest
 
 from spikewire import config, study, sweep
+from spikewire.records import Records
 from spikewire.run import Stopped
-from spikewire.study import Grid, Records, Search, Study
+from spikewire.study import Grid, Search, Study
 from spikewire.train import Diverged, Epoch
 
 SMALL = ["epochs=1", "batch=200", "network.T=2", "network.width=8", "twin=false", "compile=false"]

@@ -28,12 +28,14 @@ from spikewire import sweep as sweeps
 from spikewire import tensorboard as board
 from spikewire.claims import PATIENCE
 from spikewire.methods import METHODS
+from spikewire.records import WRITTEN, Records, folder_name
 from spikewire.rounds import Lottery, play
 from spikewire.runtime import file
 from spikewire.scores import SCORES
 from spikewire.shares import SHARES
 from spikewire.spelling import check, parse
 from spikewire.surrogates import SURROGATES
+from spikewire.tables import text
 from spikewire.train import Epoch
 
 app = typer.Typer(
@@ -252,7 +254,7 @@ def reproduce(
     items = [word for word in words if "=" not in word]
     asked = study.read(name)
     folder = records or Path("reproduce") / Path(name).stem
-    given = study.Records(asked, folder, sorted(word for word in words if "=" in word))
+    given = Records(asked, folder, sorted(word for word in words if "=" in word))
     if asked.search is not None and (given.place / sweeps.SUMMARY).is_file():
         given = sweeps.read(given.place)  # as it was swept, whatever the study asks for by now
     at = sweeps.settled(given)
@@ -308,7 +310,7 @@ def sweep(
     """Search for settings, then train all runs of a study, beside all who work in its folder."""
     words = sorted(settings or [])
     folder = records or Path("reproduce") / Path(name).stem
-    at = study.Records(study.read(name), folder, words)
+    at = Records(study.read(name), folder, words)
     sweeps.check(at)
     if jobs > 1:
         command = [sys.executable, "-m", "spikewire", "sweep", name, *words]
@@ -396,7 +398,7 @@ def recipes(
 
 def _folder(recipe: str, settings: list[str]) -> Path:
     """A folder for each command: the same words continue the same run."""
-    return Path("runs") / study.folder_name([Path(recipe.partition(":")[0]).stem, *settings])
+    return Path("runs") / folder_name([Path(recipe.partition(":")[0]).stem, *settings])
 
 
 def _written(paths: Iterable[Path], as_json: bool) -> None:
@@ -404,10 +406,10 @@ def _written(paths: Iterable[Path], as_json: bool) -> None:
         typer.echo(path, err=as_json)
 
 
-def _page(at: study.Records, command: str, as_json: bool) -> None:
+def _page(at: Records, command: str, as_json: bool) -> None:
     """Write README.md, unless there is one that is none of ours."""
     path = at.place / "README.md"
-    if path.is_file() and study.WRITTEN not in path.read_text(encoding="utf-8"):
+    if path.is_file() and WRITTEN not in path.read_text(encoding="utf-8"):
         raise ValueError(f"{path} was not written by this command: give another --records")
     formats.write(path, at.readme(command).encode())
     _written([path], as_json)
@@ -416,7 +418,7 @@ def _page(at: study.Records, command: str, as_json: bool) -> None:
 def _tables(tables: dict[str, list[dict[str, Any]]]) -> None:
     for name, rows in tables.items():
         table = Table(title=name, box=None)
-        columns, lines = study.text(rows)
+        columns, lines = text(rows)
         for column in columns:
             table.add_column(column, justify="left" if column in ("method", "data") else "right")
         for line in lines:

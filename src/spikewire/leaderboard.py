@@ -40,17 +40,10 @@ from markupsafe import Markup, escape
 from spikewire import formats, report, sweep
 from spikewire.methods import METHODS
 from spikewire.plots import mean_and_spread
+from spikewire.records import Records, above, by_seed, mean_and_interval
 from spikewire.report import Run
-from spikewire.study import (
-    Grid,
-    Records,
-    Study,
-    above,
-    by_seed,
-    markdown,
-    mean_and_interval,
-    signed,
-)
+from spikewire.study import Grid, Study
+from spikewire.tables import markdown, signed
 
 NAME = "leaderboard"
 # From two seeds an interval says little: equal differences, by chance, would leave none.

@@ -44,7 +44,8 @@ from spikewire import config, formats, report
 from spikewire import run as runs
 from spikewire.claims import PATIENCE, Claim, Claims, Lost
 from spikewire.config import Recipe
-from spikewire.study import Grid, Records, Search, Study, plain, study_of
+from spikewire.records import Records
+from spikewire.study import Grid, Search, Study, plain, study_of
 from spikewire.train import Diverged, Epoch
 
 SUMMARY, TRIALS, CLAIMS = "sweep.toml", "trials", "claims"
@@ -78,7 +79,7 @@ def trials(study: Study, grid: Grid, settings: Iterable[str] = ()) -> list[Trial
 
     Args:
         study, grid: whose search, for which grid.
-        settings: laid over every run, as of `study.Records`.
+        settings: laid over every run, as of `records.Records`.
 
     Raises:
         ValueError: if there are fewer choices than trials, or Optuna is not installed.

@@ -216,15 +216,16 @@ def learning(runs: Mapping[str, Sequence[Record]]) -> Plot | None:
     if not found:
         return None
     figure = Figure(figsize=(WIDTH, 3.4), layout="constrained")
-    panels = {"losses": "loss", "accuracy": "accuracy (%)"}
-    for axes, (kind, upwards) in zip(figure.subplots(1, 2), panels.items(), strict=True):
+    kinds = {"losses": "loss", "accuracy": "accuracy (%)"}
+    panels = figure.subplots(1, 2)
+    for axes, (kind, upwards) in zip(panels, kinds.items(), strict=True):
         for colour, (label, records) in zip(colours(len(found)), found.items(), strict=True):
             curve(axes, records, _of_part(kind, "test"), readable(label), colour)
             curve(axes, records, _of_part(kind, "train"), "_", colour, "--")
         epoch_axis(axes)
         axes.set_ylabel(upwards)
     labels = [readable(label) for label in found]
-    shown = [line for line in axes.get_lines() if line.get_linestyle() == "-"]
+    shown = [line for line in panels[0].get_lines() if line.get_linestyle() == "-"]
     figure.legend(shown, labels, loc="outside lower center", ncols=legend_columns(labels))
     return Plot(
         name="learning",
@@ -234,7 +235,7 @@ def learning(runs: Mapping[str, Sequence[Record]]) -> Plot | None:
         figure=figure,
         columns=("run", "epoch", "train_loss", "test_loss", "train_accuracy", "test_accuracy"),
         rows=tuple(
-            (label, record["epoch"], *(record[kind][part] for kind in panels for part in _PARTS))
+            (label, record["epoch"], *(record[kind][part] for kind in kinds for part in _PARTS))
             for label, records in found.items()
             for record in records
         ),

@@ -1,0 +1,379 @@
+"""Records: the runs of a study where they lie, and the tables and figures that they answer for."""
+
+from __future__ import annotations
+
+import os
+import re
+import subprocess
+import sys
+from collections.abc import Callable, Hashable, Iterable, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor, as_completed
+from dataclasses import dataclass, replace
+from fnmatch import fnmatchcase
+from pathlib import Path
+from typing import Any
+
+from spikewire import config, plots, report
+from spikewire.plots import Plot, mean_and_spread
+from spikewire.run import finished, near, refuse_other
+from spikewire.spelling import check
+from spikewire.study import Drawing, Row, Study, item_of
+from spikewire.tables import course, markdown, text
+
+WRITTEN = "Written by `spikewire reproduce"
+"""How the page of a study tells that it is one."""
+
+
+@dataclass(frozen=True)
+class Records:
+    """Where the runs of a study lie, under which settings.
+
+    Args:
+        study: whose runs.
+        folder: holds one run folder a run.
+        settings: words laid over every run, such as ``epochs=16``; such runs lie in a folder
+            that is named after them.
+    """
+
+    study: Study
+    folder: Path
+    settings: Sequence[str] = ()
+
+    @property
+    def place(self) -> Path:
+        """The folder of the runs with these settings."""
+        return self.folder / folder_name(self.settings) if self.settings else self.folder
+
+    def path(self, run: str) -> Path:
+        """The folder of one run."""
+        return self.place / run
+
+    def matching(self, patterns: Iterable[str]) -> list[str]:
+        """The runs that one of the patterns names.
+
+        Raises:
+            ValueError: if a pattern names none.
+        """
+        found: list[str] = []
+        known = self.study.all_runs
+        for pattern in patterns:
+            these = [name for name in known if fnmatchcase(name, pattern)]
+            if not these:
+                raise ValueError(f"{pattern}: the study has no such run, only {', '.join(known)}")
+            found += these
+        return list(dict.fromkeys(found))
+
+    def needed(self, item: str) -> list[str]:
+        """The runs that an item shows.
+
+        Raises:
+            ValueError: if the study has no such item.
+        """
+        check("item", item, self.study.items)
+        drawings = [d for d in self.study.figures if item_of(d.name) == item]
+        rows = [row for row in self.study.all_rows if item in row.tables]
+        rows += [row for drawing in drawings for row in self._rows(drawing)]
+        named = [run for drawing in drawings for run in drawing.runs.values()]
+        for run in named:
+            check("run", run, self.study.all_runs)
+        patterns = (pattern for row in rows for pattern in (*row.runs, *row.rivals))
+        return list(dict.fromkeys([*self.matching(patterns), *named]))
+
+    def missing(self, runs: Iterable[str]) -> list[str]:
+        """Those that are not finished here.
+
+        Raises:
+            ValueError: if a setting is none of a recipe's, or a folder holds the run of another.
+        """
+        return [run for run in runs if not self._finished(run)]
+
+    def _finished(self, run: str) -> bool:
+        recipe, *settings = self.study.all_runs[run]
+        asked = config.recipe(config.override(config.read(recipe), [*settings, *self.settings]))
+        if not finished(self.path(run)):
+            return False
+        refuse_other(asked, self.path(run))
+        return True
+
+    def _rows(self, drawing: Drawing) -> list[Row]:
+        return [
+            row
+            for row in self.study.all_rows
+            if drawing.table in row.tables and row.dataset == drawing.dataset
+        ]
+
+    def train(
+        self,
+        runs: Iterable[str],
+        data: Path | None,
+        jobs: int,
+        done: Callable[[str], None] = lambda run: None,
+    ) -> None:
+        """Train what is missing, `jobs` runs side by side; stopped runs are continued.
+
+        Args:
+            runs: names of runs.
+            data: folder with the data sets.
+            jobs: how many at a time, each with its share of the cores.
+            done: called with the name of each run as it ends.
+
+        Raises:
+            ValueError: as soon as a run fails, with what it said; no other is begun then.
+        """
+        threads = str(max(1, (os.cpu_count() or 1) // jobs))
+        with ThreadPoolExecutor(jobs) as pool:
+            begun = {pool.submit(self._train, r, data, threads): r for r in self.missing(runs)}
+            try:
+                for future in as_completed(begun):
+                    future.result()
+                    done(begun[future])
+            except BaseException:
+                pool.shutdown(wait=False, cancel_futures=True)
+                raise
+
+    def _train(self, run: str, data: Path | None, threads: str) -> None:
+        recipe, *settings = self.study.all_runs[run]
+        command = [sys.executable, "-m", "spikewire", "train", recipe]
+        command += [*settings, *self.settings, "--out", str(self.path(run)), "--json"]
+        command += ["--data", str(data)] if data else []
+        ended = subprocess.run(
+            command,
+            env=os.environ | {"OMP_NUM_THREADS": threads},
+            capture_output=True,
+            text=True,
+            check=False,
+        )
+        if ended.returncode:
+            raise ValueError(f"{run}: {ended.stderr.strip()}")
+
+    def table(self, table: str) -> list[dict[str, Any]]:
+        """The rows of a table: the paper's numbers, and ours where the runs are there.
+
+        `operations` is the share of multiplications, in percent, that the compact network does
+        without where channels were taken out; `accuracy` is that of the last epoch, `best_on_test`
+        the largest on the test set among the epochs about as sparse as the last one, `validation`
+        that of the last epoch on a validation split; `synops` and, in the engine, `milliseconds` of
+        a sample are there where the study asks for costs; all are means over `seeds` runs.
+        `difference` is the mean of what a run's accuracy is above that of its rival with the same
+        seed, and `interval` the half width of its 95 % confidence interval, by Student's t. Rows
+        over several sparsities, networks or data sets compare runs of the same; those of one seed
+        on one network and data set share weights and images, whatever their sparsity, so that
+        their mean counts as one of `pairs` differences.
+        """
+        check("table", table, self.study.tables)
+        return [self._row(row) for row in self.study.all_rows if table in row.tables]
+
+    def _read(self, run: str) -> report.Run:
+        return report.read(self.path(run))
+
+    def _row(self, row: Row) -> dict[str, Any]:
+        runs, rivals = self._finished_of(row.runs), self._finished_of(row.rivals)
+        costs = COSTS if self.study.costs else {}
+        accuracy, spread = _over(runs, _last)
+        pairs = _differences(runs, rivals)
+        difference, interval = mean_and_interval(pairs)
+        return {
+            "method": row.method,
+            "dataset": row.dataset,
+            "alpha": row.alpha,
+            "ratio": row.ratio,
+            "connectivity": _over(runs, lambda run: 100 * (1 - run.report["sparsity"]))[0],
+            "operations": _over(runs, _saved)[0],
+            "accuracy": accuracy,
+            "accuracy_std": spread,
+            "best_on_test": _over(runs, _best_on_test)[0],
+            "validation": _over(runs, _validation)[0],
+            **{name: _over(runs, of)[0] for name, of in costs.items()},
+            "difference": difference,
+            "interval": interval,
+            "pairs": len(pairs),
+            "paper": row.paper or row.method,
+            "paper_connectivity": row.paper_connectivity,
+            "paper_operations": row.paper_operations,
+            "paper_accuracy": row.paper_accuracy,
+            "paper_epochs": row.paper_epochs,
+            "epochs": max((run.report["epochs"] for run in runs), default=None),
+            "seeds": len(by_seed(runs)),
+        }
+
+    def _finished_of(self, patterns: Iterable[str]) -> list[report.Run]:
+        return [self._read(run) for run in self.matching(patterns) if not self.missing([run])]
+
+    def readme(self, words: str) -> str:
+        """All that the records say, as Markdown; `words` are those of the command."""
+        study, runs = self.study, self.study.all_runs
+        there = [run for run in runs if not self.missing([run])]
+        parts = [f"# {study.title}", study.note.strip()]
+        parts += [f"{WRITTEN} {words}`."]
+        for table in study.tables:
+            parts += [f"## {table}", markdown(*text(self.table(table)))]
+        if not study.all_rows and there:
+            rows = report.table([self.path(run) for run in there])
+            parts += [markdown(list(rows[0]), [list(row.values()) for row in rows])]
+        for plot in (plot for item in study.items for plot in self.draw(item)):
+            parts += [f"## {plot.name}", f"![{plot.title}]({plot.name}.svg)", plot.caption]
+        if study.course in there:
+            parts += [f"## {study.course}, epoch by epoch", course(self._read(study.course))]
+        return "\n\n".join(parts) + "\n"
+
+    def draw(self, item: str) -> list[Plot]:
+        """The figures of an item, as far as their runs are there."""
+        drawn = [self._draw(d) for d in self.study.figures if item_of(d.name) == item]
+        return [plot for plot in drawn if plot is not None]
+
+    def _draw(self, drawing: Drawing) -> Plot | None:
+        check(f"kind of {drawing.name}", drawing.kind, KINDS)
+        there = {
+            label: self._read(run) for label, run in drawing.runs.items() if not self.missing([run])
+        }
+        rows = [self._row(row) for row in self._rows(drawing) if row.runs]
+        if not there and not any(row["seeds"] for row in rows):
+            return None
+        plot = KINDS[drawing.kind](drawing, there, rows)
+        return None if plot is None else replace(plot, name=drawing.name)
+
+
+def folder_name(settings: Iterable[str]) -> str:
+    """A file name for settings.
+
+    >>> folder_name(["epochs=16", "network.name=a/b"])
+    'epochs=16-network.name=a_b'
+    """
+    return re.sub(r"[^\w.=+-]+", "_", "-".join(settings))
+
+
+def _over(
+    runs: Iterable[report.Run], of: Callable[[report.Run], float | None]
+) -> tuple[float | None, float | None]:
+    """Mean and standard deviation over the runs that have the value."""
+    values = [value for run in runs if (value := of(run)) is not None]
+    return mean_and_spread(values) if values else (None, None)
+
+
+def _last(run: report.Run) -> float:
+    return run.report["accuracy"]["last"]
+
+
+def by_seed(runs: Iterable[report.Run]) -> dict[Hashable, float]:
+    """Test accuracy after the last epoch of each run, in percent, by its seed.
+
+    >>> by_seed([])
+    {}
+    """
+    return {run.report["seed"]: _last(run) for run in runs}
+
+
+def above(ours: Mapping[Hashable, float], theirs: Mapping[Hashable, float]) -> list[float]:
+    """Differences in the cases that both have.
+
+    >>> above({0: 2.0, 1: 4.0}, {1: 3.0, 2: 5.0})
+    [1.0]
+    """
+    return [ours[case] - theirs[case] for case in ours if case in theirs]
+
+
+def mean_and_interval(differences: Sequence[float]) -> tuple[float | None, float | None]:
+    """Mean, and half of its 95 % confidence interval, None where they are too few.
+
+    ``t(0.975, n - 1) s / sqrt(n)`` with the sample standard deviation s of n differences.
+
+    >>> mean, half = mean_and_interval([1.0, 2.0, 3.0])
+    >>> mean, round(half, 4)
+    (2.0, 2.4841)
+    """
+    if not differences:
+        return None, None
+    mean, spread = mean_and_spread(differences)
+    count = len(differences)
+    if count == 1:
+        return mean, None
+    from scipy.special import stdtrit  # takes half a second, which other commands need not wait
+
+    return mean, float(stdtrit(count - 1, 0.975)) * spread / count**0.5
+
+
+def _differences(runs: Sequence[report.Run], rivals: Sequence[report.Run]) -> list[float]:
+    """What runs are above their rivals, once for all that are not independent of each other."""
+    if all(len(by_seed(side)) == len(side) for side in (runs, rivals)):
+        return above(by_seed(runs), by_seed(rivals))
+    ours, theirs = _by_case(runs), _by_case(rivals)
+    cases = [(ours[unit], theirs[unit]) for unit in ours if unit in theirs]
+    found = (above(one, other) for one, other in cases)
+    return [mean_and_spread(each)[0] for each in found if each]
+
+
+def _by_case(runs: Iterable[report.Run]) -> dict[Hashable, dict[Hashable, float]]:
+    """Accuracies by sparsity, for each seed, network and data set."""
+    found: dict[Hashable, dict[Hashable, float]] = {}
+    for run in runs:
+        unit = run.report["seed"], run.config["network"]["name"], run.config["data"]["name"]
+        found.setdefault(unit, {})[run.config["method"].get("sparsity")] = _last(run)
+    return found
+
+
+def _saved(run: report.Run) -> float | None:
+    """Share of the multiplications that the compact network, if there is one, does without."""
+    if not (compact := run.report.get("compact")):
+        return None
+    return 100 * (1 - compact["multiplications"] / run.report["dense_synops"])
+
+
+COSTS: dict[str, Callable[[report.Run], float | None]] = {
+    "synops": lambda run: run.report.get("synops"),
+    "milliseconds": lambda run: report.milliseconds(run.report),
+}
+"""What an image costs, by the name of the column; None where it is not known."""
+
+
+def _validation(run: report.Run) -> Any:
+    return run.records[-1]["accuracy"]["validation"]
+
+
+def _best_on_test(run: report.Run) -> float:
+    final = 1 - run.report["sparsity"]
+    tests = (r["accuracy"]["test"] for r in run.records if near(1 - r["sparsity"], final))
+    return max((test for test in tests if test is not None), default=run.report["accuracy"]["last"])
+
+
+def _first(runs: Mapping[str, report.Run]) -> report.Run:
+    return next(iter(runs.values()))
+
+
+Kind = Callable[[Drawing, Mapping[str, report.Run], Sequence[Mapping[str, Any]]], Plot | None]
+
+
+def _records_of(run: report.Run, layer: str) -> list[dict[str, Any]]:
+    """Records of an epoch as if the network had but this layer."""
+    return [
+        record
+        | {"layers": [each for each in record["layers"] if each["name"] == layer]}
+        | {"histograms": {k: v for k, v in (record["histograms"] or {}).items() if k == layer}}
+        for record in run.records
+    ]
+
+
+KINDS: dict[str, Kind] = {
+    "courses": lambda _, runs, rows: plots.courses({k: run.records for k, run in runs.items()}),
+    "frontier": lambda _, runs, rows: plots.frontier(rows),
+    "distributions": lambda _, runs, rows: plots.distributions(_first(runs).report),
+    "thetas": lambda d, runs, rows: plots.thetas(_records_of(_first(runs), d.layer)),
+    "rewiring": lambda d, runs, rows: plots.rewiring(_records_of(_first(runs), d.layer)),
+    "rates": lambda d, runs, rows: plots.rates({k: r.report for k, r in runs.items()}, d.layer),
+    "costs": lambda _, runs, rows: plots.costs(rows),
+    "bars": lambda _, runs, rows: plots.bars(rows),
+    "ratios": lambda _, runs, rows: plots.ratios(rows),
+    "entropy": lambda _, runs, rows: plots.entropy(_first(runs).report),
+    "classes": lambda _, runs, rows: plots.classes({k: r.report for k, r in runs.items()}),
+    "consistency": lambda _, runs, rows: plots.consistency(
+        {k: (run.records, run.report) for k, run in runs.items()}
+    ),
+    "learning": lambda _, runs, rows: plots.learning({k: run.records for k, run in runs.items()}),
+    "revived": lambda _, runs, rows: plots.revived({k: run.records for k, run in runs.items()}),
+    "transition": lambda _, runs, rows: plots.transition(
+        {k: run.records for k, run in runs.items()}
+    ),
+    "tradeoff": lambda _, runs, rows: plots.tradeoff(
+        report.collect([run.path for run in runs.values()])
+    ),
+}
+"""How a figure is drawn from its runs by label, and from the rows of its table."""
