@@ -271,6 +271,8 @@ def test_a_row_over_several_data_sets_counts_each_of_them(tmp_path):
     }
     row = row_of(tmp_path, told)
     assert (row["pairs"], row["difference"]) == (2, 2.0)
+    columns, (line,) = tables.text([row])
+    assert line[columns.index("pairs")] == "2"  # of one seed
 
 
 def test_a_study_that_asks_for_costs_tells_and_draws_them(tmp_path):

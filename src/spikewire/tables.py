@@ -36,7 +36,7 @@ def text(rows: Sequence[Mapping[str, Any]]) -> tuple[list[str], list[list[str]]]
         "SynOps": [_word(row.get("synops"), ",.0f") for row in rows],
         "engine ms": [_word(row.get("milliseconds"), ".3f") for row in rows],
         "difference, 95 %": [signed(row["difference"], row["interval"]) for row in rows],
-        "pairs": [_word(row["pairs"] or None, "d") for row in rows],
+        "pairs": [_word(_pairs(row), "d") for row in rows],
         "best on test": [_word(row["best_on_test"]) for row in rows],
         "paper acc. %": [_word(row["paper_accuracy"]) for row in rows],
         "epochs": [_word(row["epochs"], "d") for row in rows],
@@ -49,6 +49,11 @@ def text(rows: Sequence[Mapping[str, Any]]) -> tuple[list[str], list[list[str]]]
 
 def _word(value: float | None, form: str = ".2f") -> str:
     return report.NONE if value is None else format(value, form)
+
+
+def _pairs(row: Mapping[str, Any]) -> int | None:
+    """How many differences there are, where it is not one for each seed."""
+    return None if row["pairs"] in (0, row["seeds"]) else row["pairs"]
 
 
 def _spread(row: Mapping[str, Any]) -> str:
