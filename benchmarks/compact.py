@@ -22,7 +22,7 @@ from spikewire.channels import channels_of
 from spikewire.compact import Outline
 from spikewire.dialects import reset
 from spikewire.nets import conv6fc2, resnet19, vgg16
-from spikewire.run import provenance
+from spikewire.provenance import provenance
 
 NETWORKS = {
     "VGG16": lambda width: vgg16("channels", width=width, classes=100),

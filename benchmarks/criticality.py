@@ -22,7 +22,7 @@ from torch import Tensor
 from spikewire import Criticality, Pruner
 from spikewire.dialects import reset
 from spikewire.nets import vgg16
-from spikewire.run import provenance
+from spikewire.provenance import provenance
 
 EVERY = 2000
 

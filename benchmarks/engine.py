@@ -26,9 +26,10 @@ from spikingjelly.activation_based import layer
 from torch import Tensor, nn
 
 from spikewire.dialects import reset
+from spikewire.finished import trained
 from spikewire.nets import conv6fc2
 from spikewire.nets.neurons import LIF
-from spikewire.run import provenance, trained
+from spikewire.provenance import provenance
 from spikewire.runtime import file, program_of, sparse
 from spikewire.runtime.engine import SparseNetwork
 from spikewire.runtime.kernels import kernels

@@ -21,7 +21,7 @@ import torch
 from spikewire import GMP, Pruner, RigL
 from spikewire.masks import choose
 from spikewire.nets import conv6fc2
-from spikewire.run import provenance
+from spikewire.provenance import provenance
 
 
 def seconds(work: Callable[[], object], runs: int) -> list[float]:

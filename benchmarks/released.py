@@ -26,7 +26,7 @@ from train_step import BATCH, CLASSES, Call, T, rounds, train_step
 from spikewire import GradR, Pruner
 from spikewire.augment import AUGMENTS
 from spikewire.nets import fc
-from spikewire.run import provenance
+from spikewire.provenance import provenance
 
 ALPHA, LR = 1e-2, 1e-4
 

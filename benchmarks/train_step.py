@@ -25,7 +25,7 @@ from torch.optim import Adam, Optimizer
 
 from spikewire import GradR, Method, Prune, Pruner
 from spikewire.nets import conv6fc2, fc
-from spikewire.run import provenance
+from spikewire.provenance import provenance
 
 T, BATCH, INPUTS, HIDDEN, CLASSES = 8, 128, 784, 800, 10
 REPEATS = 3  # calls in a row per measurement, after one that refills the caches

@@ -19,6 +19,7 @@ import torch
 from spikewire import formats, report
 from spikewire import run as runs
 from spikewire.config import Recipe, override, read, recipe
+from spikewire.finished import finished
 from spikewire.rounds import Lottery, play
 
 WORDS = [
@@ -67,7 +68,7 @@ def kill_runs(folder: Path, kills: int) -> None:
     killed = rounds = 0
     while killed < kills:
         out = folder / f"killed-{rounds}"
-        while killed < kills and not runs.finished(out):
+        while killed < kills and not finished(out):
             child = start(out)
             time.sleep(chance.uniform(0.05, 0.9))
             os.kill(child, signal.SIGKILL)

@@ -15,9 +15,10 @@ from torch import multiprocessing
 from spikewire import METHODS, distributed, plots, report, tables
 from spikewire.compact import rebuild
 from spikewire.config import build, override, read, recipe
+from spikewire.finished import measured
 from spikewire.formats import load_sparse
 from spikewire.nets import NETS
-from spikewire.run import measured, run
+from spikewire.run import run
 
 SMALL = ["epochs=3", "network.T=2", "network.width=8", "twin=false", "compile=false"]
 
@@ -111,7 +112,7 @@ def test_classes_and_neurons_are_described(tmp_path):
 
 
 def test_a_long_run_keeps_few_histograms(tmp_path, monkeypatch):
-    monkeypatch.setattr("spikewire.run._PORTRAITS", 2)
+    monkeypatch.setattr("spikewire.epochs._PORTRAITS", 2)
     out = run(small("epochs=5", "method=gradr", "method.alpha=0.1"), tmp_path / "run")
     records = [json.loads(line) for line in (out / "metrics.jsonl").read_text().splitlines()]
     assert [bool(record["histograms"]) for record in records] == [True, False, True, False, True]

@@ -23,6 +23,7 @@ from rich.progress import (
 from rich.table import Column, Table
 
 from spikewire import config, distributed, formats, leaderboard, plots, report, study
+from spikewire import finished as results
 from spikewire import run as runs
 from spikewire import sweep as sweeps
 from spikewire import tensorboard as board
@@ -166,7 +167,7 @@ def measure(
     as_json: Json = False,
 ) -> None:
     """Measure the network of a run again, on its test data."""
-    measured = runs.measured(folder, root=data, batch=batch)
+    measured = results.measured(folder, root=data, batch=batch)
     if as_json:
         typer.echo(json.dumps(measured.as_dict()))
     else:
@@ -197,7 +198,7 @@ def export(
 ) -> None:
     """Write the network of a run for the sparse engine, or as C99 without dependencies."""
     check("precision", precision, get_args(file.Precision))
-    written = runs.export(folder, to, root=data, precision=cast(Any, precision))
+    written = results.export(folder, to, root=data, precision=cast(Any, precision))
     typer.echo(written)
 
 
@@ -212,7 +213,7 @@ def run_network(
     as_json: Json = False,
 ) -> None:
     """Run an exported network on its test data, sparse and dense: accuracy and milliseconds."""
-    found = runs.compared(network, root=data, batch=batch, threads=threads)
+    found = results.compared(network, root=data, batch=batch, threads=threads)
     if as_json:
         typer.echo(json.dumps(found))
         return

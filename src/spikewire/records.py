@@ -14,8 +14,10 @@ from pathlib import Path
 from typing import Any
 
 from spikewire import config, plots, report
+from spikewire.epochs import near
+from spikewire.finished import finished
 from spikewire.plots import Plot, mean_and_spread
-from spikewire.run import finished, near, refuse_other
+from spikewire.run import refuse_other
 from spikewire.spelling import check
 from spikewire.study import Drawing, Row, Study, item_of
 from spikewire.tables import course, markdown, text

@@ -29,6 +29,7 @@ from spikewire import config, distributed, formats, plots, report
 from spikewire import run as runs
 from spikewire.config import Recipe
 from spikewire.data import Batches
+from spikewire.finished import finished, kept, network_of, trained
 from spikewire.lottery import Settled, draw, early_time, ladder
 from spikewire.measure import testing
 from spikewire.methods import Dense, Ticket
@@ -140,7 +141,7 @@ class Lottery:
         return replace(
             base,
             method=Ticket(),
-            weights=f"../{folder(0)}/{runs.kept(back)}",
+            weights=f"../{folder(0)}/{kept(back)}",
             possible=masks_of(number),
             epochs=base.epochs - back,
             stop=None,
@@ -249,7 +250,7 @@ def _dense(recipe: Recipe, **changes: Any) -> Recipe:
 
 def _enough(glanced: Path, root: Path | str | None, device: torch.device) -> int:
     """How many time steps are enough for a network that was trained for an epoch."""
-    _, model, data = runs.trained(glanced, root)
+    _, model, data = trained(glanced, root)
     size = min(_SAMPLES, len(data.train))
     images, _ = next(iter(Batches(data.train, size, data.mean, data.std, device=device)))
     with testing(model.to(device)):
@@ -266,7 +267,7 @@ def _draw(lottery: Lottery, out: Path, number: int) -> None:
     file = out / folder(number) / masks_of(number)
     if not file.is_file() and distributed.rank() == 0:
         before = out / folder(number - 1)
-        recipe, model = runs.network_of(before)
+        recipe, model = network_of(before)
         masks = draw(
             model,
             lottery.sparsities[number],
@@ -302,9 +303,9 @@ def _summarise(lottery: Lottery, out: Path) -> None:
 
 
 def _rows(out: Path) -> list[dict[str, Any]]:
-    total = int(runs.finished(out / "time"))
+    total = int(finished(out / "time"))
     rows: list[dict[str, Any]] = []
-    for number in takewhile(lambda number: runs.finished(out / folder(number)), count()):
+    for number in takewhile(lambda number: finished(out / folder(number)), count()):
         run = report.read(out / folder(number))
         total += run.report["epochs"]
         rows.append(

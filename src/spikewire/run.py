@@ -19,54 +19,41 @@ from __future__ import annotations
 
 import copy
 import json
-import math
-import os
-import platform
 import signal
 import statistics
-import subprocess
 import tomllib
 import warnings
 from collections.abc import Callable, Generator, Iterator, Mapping
 from contextlib import closing, contextmanager
 from dataclasses import asdict, dataclass, replace
-from importlib import metadata
 from pathlib import Path
 from typing import Any
 
 import torch
-from pydantic import TypeAdapter, ValidationError
-from safetensors.torch import load_file
 from torch import Tensor, nn
-from typing_extensions import TypedDict  # pydantic needs it before Python 3.12
 
 from spikewire import config, distributed, formats, report
 from spikewire.augment import AUGMENTS
 from spikewire.compact import compact
 from spikewire.config import Recipe
-from spikewire.data import Batches, Data, load
+from spikewire.data import Batches, Data
+from spikewire.epochs import accuracy_of, existing, histogram, record_of
 from spikewire.features import entropies, features
+from spikewire.finished import COMPACT, DENSE, SPARSE, finished, kept, load_data, measured_files
 from spikewire.lottery import Masks, draw
 from spikewire.masks import pack, unpack
-from spikewire.measure import Report, measure, readout, testing
+from spikewire.measure import measure, readout, testing
 from spikewire.methods import Dense
 from spikewire.nets import NormalisedSGD
+from spikewire.provenance import provenance
 from spikewire.pruner import Pruner
-from spikewire.runtime import SparseNetwork, c99, compare, file, program_of, sparse
-from spikewire.synapses import Synapses
+from spikewire.runtime import compare, sparse
 from spikewire.train import Epoch, fit, label
 from spikewire.weights import synaptic_weights
 
-DENSE, SPARSE = "model.safetensors", "model.sparse.safetensors"
-COMPACT = "model.compact.safetensors"
-_BINS = 60
-# Histograms are kept of the first epoch, the last, and some between: long runs have small records.
-_PORTRAITS = 16
 # Test images shown to PyTorch beside the sparse engine, to count spikes that differ: all of them
 # would take longer than a short training. `compared` shows all.
 _COMPARED = 1000
-# Accuracy at the best validated epoch counts only among epochs about as sparse as the last one.
-_SAME_CONNECTIVITY = 0.05
 
 Show = Callable[[Path, Recipe, Epoch, dict[str, Any] | None], None]
 """Called after every batch and epoch: folder, recipe, where training is, the last record."""
@@ -114,15 +101,6 @@ def run(
     return out
 
 
-def finished(out: Path) -> bool:
-    """Whether a run folder holds a finished run.
-
-    >>> finished(Path("no-such-folder"))
-    False
-    """
-    return (out / "report.json").is_file()
-
-
 def _run(
     recipe: Recipe,
     out: Path,
@@ -142,20 +120,6 @@ def _run(
     if distributed.rank() == 0 and not (out / "report.html").is_file():
         report.write(out)
     distributed.wait()
-
-
-def load_data(recipe: Recipe, root: Path | str | None) -> Data:
-    """The recipe's data set, split by its seed."""
-    chosen = recipe.data
-    return load(
-        chosen.name,
-        root,
-        validation=chosen.validation,
-        fraction=chosen.fraction,
-        test=chosen.test,
-        seed=recipe.seed,
-        download=chosen.download,
-    )
 
 
 def optimizer_of(recipe: Recipe, model: nn.Module) -> torch.optim.Optimizer:
@@ -244,7 +208,7 @@ class _Training:
             data=self.parts.shown,
             state=saved["pruner"] if saved is not None else None,
         )
-        self.before = _existing(self.pruner)
+        self.before = existing(self.pruner)
         self.seen: list[Masks] = []  # that the recipe's rule for stopping compares
         self.resume: Epoch | None = None
         if saved is not None:
@@ -297,8 +261,8 @@ class _Training:
     def _keep(self, epoch: Epoch) -> None:
         """Record a finished epoch, and save where training stands."""
         if epoch.complete:
-            self.records.append(_record(epoch, self.pruner, self.before, self.recipe.epochs))
-            self.before = _existing(self.pruner)
+            self.records.append(record_of(epoch, self.pruner, self.before, self.recipe.epochs))
+            self.before = existing(self.pruner)
             self._look()
             self._snapshot(epoch.epoch)
         if distributed.rank() == 0:
@@ -344,7 +308,7 @@ class _Training:
         label(self.model, self.parts.train.epoch(self.recipe.epochs))  # of what it has left
         if distributed.rank() == 0:
             formats.save_dense(self.out / DENSE, self.model)
-            formats.save_sparse(self.out / SPARSE, self.model, _existing(self.pruner))
+            formats.save_sparse(self.out / SPARSE, self.model, existing(self.pruner))
             facts = self._facts()
             facts |= self._compact() if self.pruner.channels else {}
             facts |= self._features() if self.recipe.features else {}
@@ -387,14 +351,14 @@ class _Training:
 
     def _facts(self) -> dict[str, Any]:
         """What report.json says."""
-        measured = _measure(self.recipe, self.out, self.model, _whole(self.parts.test))
+        measured = measured_files(self.recipe, self.out, self.model, _whole(self.parts.test))
         return measured.as_dict() | {
-            "accuracy": _accuracy(measured.accuracy, 1.0 - measured.sparsity, self.records),
+            "accuracy": accuracy_of(measured.accuracy, 1.0 - measured.sparsity, self.records),
             "epochs": len(self.records),
             # the median: neither the compilation in the first nor a machine that slept counts
             "seconds_per_epoch": statistics.median(record["seconds"] for record in self.records),
             "distributions": {
-                name: _histogram(values.detach()) for name, values in self.model.named_parameters()
+                name: histogram(values.detach()) for name, values in self.model.named_parameters()
             },
             "method": self.recipe.dump()["method"]["name"],
             "network": self.recipe.network.name,
@@ -513,15 +477,6 @@ def possible(recipe: Recipe, out: Path, model: nn.Module) -> Masks | None:
     return masks
 
 
-def kept(epoch: int) -> str:
-    """The file in which a run keeps its network after an epoch.
-
-    >>> kept(20)
-    'epoch-020.safetensors'
-    """
-    return f"epoch-{epoch:03}.safetensors"
-
-
 def _packed(masks: Masks) -> dict[str, Tensor]:
     return {name: pack(mask) for name, mask in masks.items()}
 
@@ -540,268 +495,6 @@ def _records(out: Path, resume: Epoch | None) -> list[dict[str, Any]]:
     return [record for record in records if record["epoch"] <= done]
 
 
-def _record(epoch: Epoch, pruner: Pruner, before: dict[str, Tensor], epochs: int) -> dict[str, Any]:
-    now = _existing(pruner)
-    every = math.ceil(epochs / _PORTRAITS)
-    portrayed = epoch.epoch in (1, epochs) or epoch.epoch % every == 0
-    layers = [_layer(name, before[name], mask) for name, mask in now.items()]
-    connectivity = sum(each["alive"] for each in layers) / sum(each["synapses"] for each in layers)
-    return {
-        "epoch": epoch.epoch,
-        "step": epoch.step,
-        "seconds": epoch.seconds,
-        "lr": epoch.lr,
-        "loss": epoch.loss,
-        "accuracy": epoch.accuracy,
-        "losses": epoch.losses,
-        "firing_rate": epoch.firing_rate,
-        "sparsity": 1.0 - connectivity,
-        "connectivity": connectivity,
-        "layers": layers,
-        "histograms": {
-            s.name: {
-                kind: _histogram(values)
-                for kind, values in (
-                    ("weight", s.weight.detach()[now[s.name]]),
-                    ("theta", _theta(s)),
-                )
-                if values is not None and len(values)
-            }
-            for s in (pruner if portrayed else ())
-        },
-        "gains": {
-            c.name: [float(f"{gain:.4g}") for gain in c.gain.tolist()]
-            for c in (pruner.channels if portrayed else ())
-        },
-    }
-
-
-def _theta(synapses: Synapses) -> Tensor | None:
-    """Hidden parameters as papers have them: with a fixed sign, above 0 where a synapse exists."""
-    theta, sign = synapses.state.get("theta"), synapses.state.get("sign")
-    return theta if theta is None or sign is None else sign * theta
-
-
-def _existing(pruner: Pruner) -> dict[str, Tensor]:
-    """Where weights are not 0: as in the report, a regrown synapse counts once it has moved."""
-    return {s.name: s.weight != 0 for s in pruner}
-
-
-def _layer(name: str, before: Tensor, now: Tensor) -> dict[str, Any]:
-    return {
-        "name": name,
-        "synapses": now.numel(),
-        "alive": int(now.sum()),
-        "pruned": int((before & ~now).sum()),
-        "regrown": int((~before & now).sum()),
-    }
-
-
-def _histogram(values: Tensor) -> dict[str, Any]:
-    low, high = float(values.min()), float(values.max())
-    counts = torch.histc(values.float().cpu(), _BINS, low, high)
-    return {"low": low, "high": high, "counts": [int(count) for count in counts]}
-
-
-def near(connectivity: float, final: float) -> bool:
-    """Whether a network is about as sparse as the final one, within a twentieth.
-
-    >>> near(0.0104, 0.01), near(0.02, 0.01)
-    (True, False)
-    """
-    return abs(connectivity - final) <= _SAME_CONNECTIVITY * final
-
-
-def _accuracy(last: float | None, final: float, records: list[dict[str, Any]]) -> dict[str, Any]:
-    """Test accuracy after the last epoch, and at the epoch that validation would choose.
-
-    Only epochs about as sparse as the final network are eligible: the best accuracy of a run is
-    often that of its denser past.
-    """
-    eligible = [
-        record
-        for record in records
-        if near(record["connectivity"], final) and record["accuracy"]["validation"] is not None
-    ]
-    if not eligible:
-        return {"last": last, "validation_best": None, "validation_best_epoch": None}
-    best = max(eligible, key=lambda record: record["accuracy"]["validation"])
-    return {
-        "last": last,
-        "validation_best": best["accuracy"]["test"],
-        "validation_best_epoch": best["epoch"],
-    }
-
-
-def provenance(device: torch.device) -> dict[str, Any]:
-    """Machine, versions and commit: what else decides a number."""
-    return {
-        "machine": {
-            "processor": _processor(),
-            "cores": os.cpu_count(),
-            "threads": torch.get_num_threads(),
-            "device": torch.cuda.get_device_name(device) if device.type == "cuda" else "cpu",
-            "processes": distributed.world(),
-            "system": platform.system(),
-        },
-        "versions": {
-            "python": platform.python_version(),
-            **{name: metadata.version(name) for name in ("spikewire", "torch", "spikingjelly")},
-        },
-        "commit": _commit(),
-    }
-
-
-def _processor() -> str:
-    cpuinfo = Path("/proc/cpuinfo")
-    if cpuinfo.is_file():
-        for line in cpuinfo.read_text().splitlines():
-            if line.startswith("model name"):
-                return line.partition(":")[2].strip()
-    return platform.processor() or platform.machine()
-
-
-def _commit() -> str | None:
-    """The commit of the source this runs from, marked if it differs from that; None outside git."""
-
-    def git(*words: str) -> str:
-        command = ["git", "-C", str(Path(__file__).parent), *words]
-        return subprocess.run(command, capture_output=True, text=True, check=True).stdout.strip()
-
-    try:
-        git("ls-files", "--error-unmatch", "run.py")
-        dirty = "-dirty" if git("status", "--porcelain", "--", ".") else ""
-        return git("rev-parse", "--short=12", "HEAD") + dirty
-    except (OSError, subprocess.CalledProcessError):
-        return None
-
-
-def measured(out: Path, *, root: Path | str | None = None, batch: int = 500) -> Report:
-    """Measure the network of a finished run again, on its test data.
-
-    Raises:
-        ValueError: if the run is not finished.
-    """
-    chosen, model, data = trained(out, root)
-    test = Batches(data.test, batch, data.mean, data.std, shuffle=False)
-    return _measure(chosen, out, model, test)
-
-
-def export(
-    out: Path,
-    to: Path,
-    *,
-    root: Path | str | None = None,
-    precision: file.Precision = "float32",
-) -> Path:
-    """Write the network of a finished run as a file, or as C if the last part of `to` is "c".
-
-    Args:
-        out: the run folder.
-        to: ``*.spikewire`` for `runtime.load` and ``spikewire run``, or a folder called ``c``.
-        root: folder of the data sets, as of `run`.
-        precision: of weights: "float32", "float16" (not in C) or "int8".
-
-    Raises:
-        ValueError: if the run is not finished, `to` is neither, or the engine cannot run the
-            network.
-    """
-    if to.suffix != ".spikewire" and to.name != "c":
-        raise ValueError(f"--to is {to}: give a file NAME.spikewire, or a folder called c")
-    recipe, model, data = trained(out, root)
-    test = Batches(data.test, 2, data.mean, data.std, shuffle=False)
-    samples, _ = next(iter(test))
-    program = program_of(model, samples)
-    if to.name == "c":
-        if precision == "float16":
-            raise ValueError("precision is float16, which C99 does not have: give float32 or int8")
-        given = samples if program.input.sequence else samples[None]
-        return c99.write(to, program, precision=precision, samples=given.numpy())
-    facts = {
-        "data": {"name": data.name, "mean": data.mean, "std": data.std, "classes": data.classes},
-        "method": recipe.dump()["method"]["name"],
-        "network": recipe.network.name,
-        "seed": recipe.seed,
-        "trained": json.loads((out / "report.json").read_text()).get("commit"),
-        "versions": provenance(torch.device("cpu"))["versions"],
-    }
-    file.save(to, program, precision=precision, facts=facts)
-    return to
-
-
-def compared(
-    network: Path, *, root: Path | str | None = None, batch: int = 500, threads: int | None = None
-) -> dict[str, Any]:
-    """Run an exported network on its test data, sparse and dense, as `runtime.compare` does.
-
-    Args:
-        network: a file that `export` wrote.
-        root: folder of the data sets, as of `run`.
-        batch: samples per batch; times are those of one sample at a time.
-        threads: of both; None for as many as torch has.
-
-    Raises:
-        ValueError: if the file is damaged, or does not say which data it is for.
-        FileNotFoundError: if there is no such file, or its data is not there.
-    """
-    if network.is_dir():
-        raise ValueError(f"{network} is a folder: give a file NAME.spikewire that export wrote")
-    program, facts = file.load(network)
-    try:
-        told = _DATA.validate_python(facts.get("data"))
-    except ValidationError:
-        raise ValueError(f"{network} does not say which data it is for: export it again") from None
-    test = load(told["name"], root, validation=0.0).test
-    channels = test.pixels.shape[-3]
-    if len(told["mean"]) != channels or len(told["std"]) != channels:
-        raise ValueError(f"{network} is for images with {len(told['mean'])} channels")
-    quick = SparseNetwork(program, threads)
-    torch.set_num_threads(quick.threads)
-    batches = Batches(test, batch, tuple(told["mean"]), tuple(told["std"]), shuffle=False)
-    found = compare(quick, batches)
-    return found.as_dict() | {"file": str(network), "bytes": network.stat().st_size}
-
-
-class _OfData(TypedDict):
-    """What a network's file says of its data."""
-
-    name: str
-    mean: list[float]
-    std: list[float]
-    classes: list[str]
-
-
-_DATA = TypeAdapter(_OfData)
-
-
-def trained(out: Path, root: Path | str | None) -> tuple[Recipe, nn.Module, Data]:
-    """Recipe, network and data of a finished run.
-
-    Args:
-        out: the run folder.
-        root: folder of the data sets, as of `run`.
-
-    Raises:
-        ValueError: if the run is not finished.
-    """
-    chosen, model = network_of(out)
-    return chosen, model, load_data(chosen, root)
-
-
-def network_of(out: Path) -> tuple[Recipe, nn.Module]:
-    """Recipe and network of a finished run.
-
-    Raises:
-        ValueError: if the run is not finished.
-    """
-    if not finished(out):
-        raise ValueError(f"{out} holds no finished run: train it first, or give another folder")
-    chosen = config.recipe(tomllib.loads((out / "run.toml").read_text()))
-    model = config.build(chosen.network)
-    model.load_state_dict(load_file(out / DENSE))
-    return chosen, model
-
-
 def _engine(model: nn.Module, test: Batches) -> dict[str, Any]:
     """What report.json says of the sparse engine: beside PyTorch, or why it cannot run this."""
     still = copy.deepcopy(model).cpu()
@@ -811,15 +504,6 @@ def _engine(model: nn.Module, test: Batches) -> dict[str, Any]:
     except (ValueError, ImportError) as reason:  # a trained network is worth its report anyway
         return {"reason": str(reason)}
     return compare(network, here, still).as_dict()
-
-
-def _measure(recipe: Recipe, out: Path, model: nn.Module, test: Batches) -> Report:
-    """Measure a network whose files have been written: bytes are the sizes of those."""
-    return replace(
-        measure(model, test, only=recipe.only or None),
-        bytes_dense=(out / DENSE).stat().st_size,
-        bytes_sparse=(out / SPARSE).stat().st_size,
-    )
 
 
 @contextmanager

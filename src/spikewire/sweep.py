@@ -44,6 +44,7 @@ from spikewire import config, formats, report
 from spikewire import run as runs
 from spikewire.claims import PATIENCE, Claim, Claims, Lost
 from spikewire.config import Recipe
+from spikewire.finished import finished
 from spikewire.records import Records
 from spikewire.study import Grid, Search, Study, plain, study_of
 from spikewire.train import Diverged, Epoch
@@ -405,7 +406,7 @@ class _Worker:
         left = {name: job for grid in self.study.grids for name, job in self._searching(grid)}
         ready = settled(self.records)
         names = [name for name in ready.study.all_runs if name not in self.finished]
-        new = {name for name in names if runs.finished(ready.path(name))}
+        new = {name for name in names if finished(ready.path(name))}
         ready.missing(new)  # refuses runs of another sweep
         self.finished |= new
         left |= {name: partial(self._run, ready, name) for name in names if name not in new}
@@ -468,7 +469,7 @@ class _Worker:
                 raise Lost(name)
 
         out = self.records.path(name)
-        if runs.finished(out):
+        if finished(out):
             return
         recipe = _recipe(name, words)
         try:

@@ -12,8 +12,9 @@ import torch
 
 from spikewire import report
 from spikewire.config import override, read, recipe
+from spikewire.finished import export
 from spikewire.formats import write_json
-from spikewire.run import export, run
+from spikewire.run import run
 from spikewire.runtime import file
 from spikewire.runtime import kernels as package
 from spikewire.runtime.program import Neuron, Program, Step, Value
