@@ -11,7 +11,7 @@ import optuna
 import pytest
 
 from spikewire import config, study, sweep
-from spikewire.records import Records
+from spikewire.records import Records, folder_name
 from spikewire.run import Stopped
 from spikewire.study import Grid, Search, Study
 from spikewire.train import Diverged, Epoch
@@ -222,7 +222,7 @@ def test_the_command_with_two_processes(command, tmp_path):
     words = ["sweep", file, *SMALL, "--records", tmp_path / "here"]
     status, printed, said = command(*words, "--jobs", 2, "--json")
     assert status == 0, said
-    place = tmp_path / "here" / study.folder_name(sorted(SMALL))
+    place = tmp_path / "here" / folder_name(sorted(SMALL))
     told = json.loads(printed)
     assert (told["folder"], told["runs"]) == (str(place), ["gmp-0", "gmp-1"])
     again = sweep.settled(sweep.read(place))
