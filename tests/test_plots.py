@@ -341,6 +341,8 @@ def test_regrown_synapses_are_shared_out_over_layers():
     plot = well_formed(plots.revived({"one": records, "none": []}))
     assert plot.rows == (("one", "a", 8, pytest.approx(200 / 3)), ("one", "b", 4, 100 / 3))
     assert plots.revived({"none": []}) is None
+    eight = plots.revived({f"run {n}": records for n in range(8)})
+    assert eight is not None and len(eight.figure.axes[0].get_lines()) == 8
 
 
 def test_transition_follows_the_channels_that_one_network_has_alone():

@@ -291,10 +291,12 @@ def revived(runs: Mapping[str, Sequence[Record]]) -> Plot | None:
     )
     figure = Figure(figsize=(WIDTH, 3.4), layout="constrained")
     axes = figure.subplots()
-    for colour, marker, label in zip(colours(len(found)), MARKERS, found, strict=False):
-        own = [(readable(layer, 14), share) for name, layer, _, share in rows if name == label]
+    layers = list(dict.fromkeys(layer for _, layer, *_ in rows))
+    for rank, (colour, label) in enumerate(zip(colours(len(found)), found, strict=True)):
+        own = [(layers.index(layer), share) for name, layer, _, share in rows if name == label]
+        marker = MARKERS[rank % len(MARKERS)]
         axes.plot(*zip(*own, strict=True), color=colour, marker=marker, label=readable(label))
-    axes.tick_params(axis="x", rotation=60)
+    axes.set_xticks(range(len(layers)), [readable(layer, 14) for layer in layers], rotation=60)
     axes.set_ylabel("of regrown synapses (%)")
     labels = [readable(label) for label in found]
     figure.legend(loc="outside lower center", ncols=legend_columns(labels))
