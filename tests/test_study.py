@@ -230,13 +230,15 @@ def test_runs_come_seed_by_seed():
 
 
 def row_of(folder, told):
-    """The row of a table about runs, each a sparsity, a seed, an accuracy and other settings."""
+    """The row of a table about runs: sparsity, seed, accuracy if finished, other settings."""
     rows = [Row(["t"], "with", "MNIST", runs=["with-*"], rivals=["without-*"])]
     runs = {}
     for name, cases in told.items():
         for number, (sparsity, seed, accuracy, *others) in enumerate(cases):
             words = [f"method.sparsity={sparsity}", f"seed={seed}", *others]
             runs[f"{name}-{number}"] = ["mnist", *words]
+            if accuracy is None:
+                continue
             toml = recipe_of("mnist", *words)
             write_run(folder / f"{name}-{number}", [accuracy], [sparsity], seed=seed, toml=toml)
     (row,) = Records(Study("t", runs=runs, rows=rows), folder).table("t")
@@ -261,7 +263,12 @@ def test_what_is_not_finished_on_both_sides_is_not_compared(tmp_path):
         "with": [(0.9, 0, 95.0)],
         "without": [(0.8, 0, 96.0), (0.9, 0, 92.0), (0.98, 0, 70.0)],
     }
-    assert row_of(tmp_path, told)["difference"] == 3.0
+    assert row_of(tmp_path / "one", told)["difference"] == 3.0
+    told = {
+        "with": [(0.9, 0, 95.0), (0.98, 0, None)],
+        "without": [(0.9, 0, None), (0.98, 0, 70.0)],
+    }
+    assert row_of(tmp_path / "two", told)["difference"] is None
 
 
 def test_a_row_over_several_data_sets_counts_each_of_them(tmp_path):

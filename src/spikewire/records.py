@@ -11,6 +11,7 @@ from concurrent.futures import ThreadPoolExecutor, as_completed
 from dataclasses import dataclass, replace
 from fnmatch import fnmatchcase
 from pathlib import Path
+from statistics import fmean
 from typing import Any
 
 from spikewire import config, plots, report
@@ -19,7 +20,7 @@ from spikewire.finished import finished
 from spikewire.plots import Plot, mean_and_spread
 from spikewire.run import refuse_other
 from spikewire.spelling import check
-from spikewire.study import Drawing, Row, Study, item_of
+from spikewire.study import Drawing, Row, Study, item_of, seed_of
 from spikewire.tables import course, markdown, text
 
 WRITTEN = "Written by `spikewire reproduce"
@@ -172,7 +173,8 @@ class Records:
         runs, rivals = self._finished_of(row.runs), self._finished_of(row.rivals)
         costs = COSTS if self.study.costs else {}
         accuracy, spread = _over(runs, _last)
-        pairs = _differences(runs, rivals)
+        plain = self._one_of_each_seed(row.runs) and self._one_of_each_seed(row.rivals)
+        pairs = above(by_seed(runs), by_seed(rivals)) if plain else _differences(runs, rivals)
         difference, interval = mean_and_interval(pairs)
         return {
             "method": row.method,
@@ -200,6 +202,12 @@ class Records:
 
     def _finished_of(self, patterns: Iterable[str]) -> list[report.Run]:
         return [self._read(run) for run in self.matching(patterns) if not self.missing([run])]
+
+    def _one_of_each_seed(self, patterns: Iterable[str]) -> bool:
+        """Whether seeds alone tell these runs apart, those that are not finished included."""
+        named = self.matching(patterns)
+        known = self.study.all_runs
+        return len({seed_of(known[name]) for name in named}) == len(named)
 
     def readme(self, words: str) -> str:
         """All that the records say, as Markdown; `words` are those of the command."""
@@ -296,12 +304,10 @@ def mean_and_interval(differences: Sequence[float]) -> tuple[float | None, float
 
 def _differences(runs: Sequence[report.Run], rivals: Sequence[report.Run]) -> list[float]:
     """What runs are above their rivals, once for all that are not independent of each other."""
-    if all(len(by_seed(side)) == len(side) for side in (runs, rivals)):
-        return above(by_seed(runs), by_seed(rivals))
     ours, theirs = _by_case(runs), _by_case(rivals)
     cases = [(ours[unit], theirs[unit]) for unit in ours if unit in theirs]
     found = (above(one, other) for one, other in cases)
-    return [mean_and_spread(each)[0] for each in found if each]
+    return [fmean(each) for each in found if each]
 
 
 def _by_case(runs: Iterable[report.Run]) -> dict[Hashable, dict[Hashable, float]]:

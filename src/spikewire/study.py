@@ -200,7 +200,7 @@ class Study:
         unfinished study compares all that it is about.
         """
         runs = self.runs | {name: run for grid in self.grids for name, run in grid.runs().items()}
-        return dict(sorted(runs.items(), key=lambda item: _seed(item[1])))
+        return dict(sorted(runs.items(), key=lambda item: seed_of(item[1])))
 
     @property
     def all_rows(self) -> list[Row]:
@@ -221,8 +221,12 @@ class Study:
 _STUDY = TypeAdapter(Study)
 
 
-def _seed(run: Iterable[str]) -> str:
-    """The seed among the words of a run, in a form that sorts."""
+def seed_of(run: Iterable[str]) -> str:
+    """The seed among the words of a run, in a form that sorts.
+
+    >>> seed_of(["mnist", "seed=10"]) > seed_of(["mnist", "seed=2"])
+    True
+    """
     told = [word.removeprefix("seed=") for word in run if word.startswith("seed=")]
     return (told or ["0"])[-1].zfill(20)
 
