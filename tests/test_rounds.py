@@ -14,6 +14,7 @@ from safetensors.torch import load_file
 from spikewire import Ticket, report
 from spikewire import rounds as module
 from spikewire.config import override, read, recipe
+from spikewire.facts import read as read_run
 from spikewire.lottery import Settled, ladder
 from spikewire.masks import distance
 from spikewire.rounds import Lottery, play
@@ -62,7 +63,7 @@ def test_every_round_is_a_run_of_exactly_its_synapses(played):
             assert (weights[name] != 0).equal(mask), name
             assert not (mask & ~before[name]).any()
         before = masks
-        facts = report.read(out)
+        facts = read_run(out)
         assert facts.report["method"] == "ticket"
         assert facts.report["accuracy"]["last"] == told["rounds"][number]["accuracy"]
         assert facts.report["sparsity"] == pytest.approx(ladder(0.25, 2)[number], abs=1e-4)
@@ -182,7 +183,7 @@ def test_a_run_that_was_killed_when_its_mask_had_settled_stops_there(tmp_path, m
     with pytest.raises(Crash):
         run(small(*words), tmp_path / "run")
     monkeypatch.undo()
-    facts = report.read(run(small(*words), tmp_path / "run")).report
+    facts = read_run(run(small(*words), tmp_path / "run")).report
     assert facts["epochs"] == 2
 
 

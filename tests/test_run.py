@@ -12,9 +12,11 @@ import torch
 from safetensors.torch import load_file
 from torch import multiprocessing
 
-from spikewire import METHODS, distributed, plots, report, tables
+from spikewire import METHODS, distributed, plots, report, tables, words
+from spikewire.bought import bought
 from spikewire.compact import rebuild
 from spikewire.config import build, override, read, recipe
+from spikewire.facts import read as read_run
 from spikewire.finished import measured
 from spikewire.formats import load_sparse
 from spikewire.nets import NETS
@@ -68,9 +70,9 @@ def test_a_run_leaves_everything_that_a_user_has_afterwards(tmp_path):
 
 def test_pages_and_tables_of_a_run_that_was_seldom_evaluated(tmp_path):
     out = run(small("epochs=4", "evaluate_every=3"), tmp_path / "run")
-    run_read = report.read(out)
+    run_read = read_run(out)
     assert [r["accuracy"]["test"] is None for r in run_read.records] == [True, True, False, False]
-    assert tables.course(run_read).count(f"| {report.NONE} |") == 2
+    assert tables.course(run_read).count(f"| {words.NONE} |") == 2
     assert plots.courses({"a": run_read.records}).rows[0][2] is None
     assert plots.learning({"a": run_read.records}) is not None
 
@@ -87,7 +89,7 @@ def test_channels_taken_out_leave_a_smaller_network(tmp_path):
     whole.load_state_dict(load_file(out / "model.safetensors"))
     images = torch.rand(5, 1, 8, 8)
     torch.testing.assert_close(smaller(images), whole.eval()(images))
-    rows = {row.name: row for row in report.bought(facts)}
+    rows = {row.name: row for row in bought(facts)}
     assert rows["Parameters, compact network"].dense == f"{facts['parameters']:,}"
     assert rows["Multiplications per image, compact network"].ratio.startswith("÷")
     assert "compact network" in (out / "report.html").read_text()
@@ -95,7 +97,7 @@ def test_channels_taken_out_leave_a_smaller_network(tmp_path):
 
 def test_classes_and_neurons_are_described(tmp_path):
     out = run(small("method=slim", "method.sparsity=0.5", "features=true"), tmp_path / "run")
-    told = report.read(out)
+    told = read_run(out)
     features = told.report["features"]
     assert features["classes"] == [str(digit) for digit in range(10)]
     assert [len(features["variance"][part]) for part in ("train", "test")] == [10, 10]

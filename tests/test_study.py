@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pytest
 
-from spikewire import config, report, study, tables
+from spikewire import config, study, tables, words
 from spikewire.config import override
 from spikewire.records import KINDS, Records, folder_name
 from spikewire.study import Drawing, Grid, Row, Study
@@ -175,7 +175,7 @@ def test_a_row_is_the_mean_over_the_runs_that_are_there(tmp_path):
     columns, lines = tables.text([ours, theirs])
     assert {"alpha", "paper conn. %"} < {*columns} and "validation" not in columns
     accuracy = columns.index("acc. %")
-    assert (lines[0][accuracy], lines[1][accuracy]) == ("95.00 ± 1.41", report.NONE)
+    assert (lines[0][accuracy], lines[1][accuracy]) == ("95.00 ± 1.41", words.NONE)
 
 
 def test_a_grid_has_a_row_for_each_choice_and_one_for_all_seeds(tmp_path):
@@ -189,7 +189,7 @@ def test_a_grid_has_a_row_for_each_choice_and_one_for_all_seeds(tmp_path):
     records = Records(asked, tmp_path)
     assert records.needed("trials") == ["a-0.1-0", "a-0.1-1", "a-0.2-0", "a-0.2-1"]
     assert tables.text(records.table("trials"))[1] == [
-        ["GMP, lr 0.1", "MNIST", *[report.NONE] * 6],
+        ["GMP, lr 0.1", "MNIST", *[words.NONE] * 6],
         ["GMP, lr 0.2", "MNIST", "10.00", "98.00", "96.50 ± 0.71", "96.50", "1", "2"],
     ]
 
@@ -300,7 +300,7 @@ def test_a_study_that_asks_for_costs_tells_and_draws_them(tmp_path):
     records = Records(Study("t", runs=runs, rows=rows, figures=figures, costs=True), tmp_path)
     columns, lines = tables.text(records.table("t"))
     told = [[line[columns.index(name)] for name in ("SynOps", "engine ms")] for line in lines]
-    assert told == [["3,000,000", "1.250"], ["1,000,000", "0.500"], *2 * [2 * [report.NONE]]]
+    assert told == [["3,000,000", "1.250"], ["1,000,000", "0.500"], *2 * [2 * [words.NONE]]]
     (plot,) = records.draw("costs")
     assert plot.rows[:2] == (("erk", 3e6, 1.25, 97.0, 0.0), ("compute", 1e6, 0.5, 97.0, 0.0))
 
@@ -435,6 +435,7 @@ def test_a_figure_needs_its_own_runs_and_no_others():
         "title = 'x'\n[[rows]]\nmethod = 'y'",
         "title = 'x'\ncoarse = 'a'",
         "title = 'x'\n[[row]]",
+        "title = 'x'\n[[contrasts]]\narms = {a = 'A'}\npairs = [['a', 'b']]\ntables.t = {}",
         "title = 'x'\n[[figures]]\nname = 'a'\nkind = 'rates'\nlayers = 'b'",
     ],
 )

@@ -22,11 +22,23 @@ from rich.progress import (
 )
 from rich.table import Column, Table
 
-from spikewire import config, distributed, formats, leaderboard, plots, report, study
+from spikewire import (
+    config,
+    distributed,
+    facts,
+    formats,
+    leaderboard,
+    plots,
+    repeats,
+    report,
+    study,
+    words,
+)
 from spikewire import finished as results
 from spikewire import run as runs
 from spikewire import sweep as sweeps
 from spikewire import tensorboard as board
+from spikewire.bought import bought
 from spikewire.claims import PATIENCE
 from spikewire.methods import METHODS
 from spikewire.records import WRITTEN, Records, folder_name
@@ -182,7 +194,7 @@ def plot(
     out: Annotated[Path, typer.Option("--out", "-o", help="SVG file.")] = Path("tradeoff.svg"),
 ) -> None:
     """Draw runs against each other; the CSV of the points lies beside the picture."""
-    drawn = plots.tradeoff(report.collect(folders), x=x, y=y)
+    drawn = plots.tradeoff(repeats.collect(folders), x=x, y=y)
     for path in drawn.save(out.parent, out.stem):
         typer.echo(path)
 
@@ -441,10 +453,10 @@ def _show(folders: list[Path], as_json: bool) -> None:
 
 
 def _bought(folder: Path) -> None:
-    run = report.read(folder)
-    twin = report.twin(folder)
+    run = facts.read(folder)
+    twin = facts.twin(folder)
     table = Table("", "dense", "pruned", "bought", title="what pruning bought")
-    for row in report.bought(run.report, twin.report if twin else None):
+    for row in bought(run.report, twin.report if twin else None):
         table.add_row(*map(escape, (row.name, row.dense, row.pruned, row.ratio)))
     console.print(f"{folder}", highlight=False, markup=False, soft_wrap=True)
     console.print(table)
@@ -460,10 +472,10 @@ def _rounds(folder: Path, rows: list[dict[str, Any]]) -> None:
         gain = row["accuracy"] - rows[0]["accuracy"]
         table.add_row(
             str(row["round"]),
-            str(row["T"] or report.NONE),
+            str(row["T"] or words.NONE),
             f"{100 * row['sparsity']:.2f} %",
             f"{row['accuracy']:.2f} %",
-            f"{gain:+.2f}".replace("-", report.MINUS),
+            f"{gain:+.2f}".replace("-", words.MINUS),
             str(row["epochs"]),
             str(row["total_epochs"]),
         )
@@ -474,7 +486,7 @@ def _rounds(folder: Path, rows: list[dict[str, Any]]) -> None:
 
 
 def _over_runs(folders: list[Path]) -> None:
-    rows = report.table(folders)
+    rows = repeats.table(folders)
     names = list(rows[0])
     table = Table(names[0], *(escape(row[names[0]]) for row in rows), title="mean over seeds")
     for name in names[1:]:

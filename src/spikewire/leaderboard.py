@@ -37,11 +37,11 @@ from urllib.parse import quote
 
 from markupsafe import Markup, escape
 
-from spikewire import formats, report, sweep
+from spikewire import facts, formats, report, sweep, words
+from spikewire.facts import Run, firing_rate, milliseconds, stored_bytes
 from spikewire.methods import METHODS
 from spikewire.plots import mean_and_spread
 from spikewire.records import Records, above, by_seed, mean_and_interval
-from spikewire.report import Run
 from spikewire.study import Grid, Study
 from spikewire.tables import markdown, signed
 
@@ -68,7 +68,7 @@ def _seconds(run: Run) -> float | None:
 
 
 def _rate(run: Run) -> float | None:
-    rate = report.firing_rate(run.report)
+    rate = firing_rate(run.report)
     return None if rate is None else 100 * rate
 
 
@@ -92,10 +92,10 @@ QUANTITIES = {
         "training s", _seconds, ",.0f",
         "of all epochs, without evaluation; the machine may have had other work"),
     "kilobytes": Quantity(
-        "file kB", lambda run: _scaled(report.stored_bytes(run.report), 1e-3), ",.0f",
+        "file kB", lambda run: _scaled(stored_bytes(run.report), 1e-3), ",.0f",
         "of the network: its surviving weights, or all of a dense one"),
     "milliseconds": Quantity(
-        "engine ms", lambda run: report.milliseconds(run.report), ".3f",
+        "engine ms", lambda run: milliseconds(run.report), ".3f",
         "a sample takes in the sparse engine, one at a time; the machine may have had other work"),
 }  # fmt: skip
 """What is told of every row, by name."""
@@ -223,7 +223,7 @@ def _rows(records: Records, missing: set[str]) -> list[Row]:
     groups += [group for grid in study.grids for group in _groups(grid)]
     found = []
     for name, settings, names in groups:
-        runs = [report.read(records.path(run)) for run in names if run not in missing]
+        runs = [facts.read(records.path(run)) for run in names if run not in missing]
         found += [Row(name, settings, runs)] if runs else []
     return found
 
@@ -466,7 +466,7 @@ def _found(grid: str, found: Mapping[str, Any], record: str) -> dict[str, Any]:
         "grid": grid,
         "chosen": " ".join(found["chosen"]),
         "validation": f"{best['validation']:.2f}",
-        "connectivity": report.NONE if sparsity is None else f"{100 * (1 - sparsity):.2f}",
+        "connectivity": words.NONE if sparsity is None else f"{100 * (1 - sparsity):.2f}",
         "trials": len(found["trials"]),
         "record": record,
     }
@@ -537,6 +537,6 @@ def _text(spread: Spread | None, form: str) -> str:
     ('97.12 ± 0.50', '97.1')
     """
     if spread is None:
-        return report.NONE
+        return words.NONE
     deviation = f" ± {spread.std:{form}}" if spread.runs > 1 else ""
     return f"{spread.mean:{form}}{deviation}"

@@ -14,8 +14,9 @@ from pathlib import Path
 from statistics import fmean
 from typing import Any
 
-from spikewire import config, plots, report
+from spikewire import config, facts, plots, repeats
 from spikewire.epochs import near
+from spikewire.facts import Run, milliseconds
 from spikewire.finished import finished
 from spikewire.plots import Plot, mean_and_spread
 from spikewire.run import refuse_other
@@ -152,8 +153,8 @@ class Records:
     def table(self, table: str) -> list[dict[str, Any]]:
         """The rows of a table: the paper's numbers, and ours where the runs are there.
 
-        `operations` is the share of multiplications, in percent, that the compact network does
-        without where channels were taken out; `accuracy` is that of the last epoch, `best_on_test`
+        `operations` is the share of multiplications, in percent, that is saved where channels were
+        taken out, as the literature counts FLOPs; `accuracy` is that of the last epoch, `best_on_test`
         the largest on the test set among the epochs about as sparse as the last one, `validation`
         that of the last epoch on a validation split; `synops` and, in the engine, `milliseconds` of
         a sample are there where the study asks for costs; all are means over `seeds` runs.
@@ -166,8 +167,8 @@ class Records:
         check("table", table, self.study.tables)
         return [self._row(row) for row in self.study.all_rows if table in row.tables]
 
-    def _read(self, run: str) -> report.Run:
-        return report.read(self.path(run))
+    def _read(self, run: str) -> Run:
+        return facts.read(self.path(run))
 
     def _row(self, row: Row) -> dict[str, Any]:
         runs, rivals = self._finished_of(row.runs), self._finished_of(row.rivals)
@@ -200,7 +201,7 @@ class Records:
             "seeds": len(by_seed(runs)),
         }
 
-    def _finished_of(self, patterns: Iterable[str]) -> list[report.Run]:
+    def _finished_of(self, patterns: Iterable[str]) -> list[Run]:
         return [self._read(run) for run in self.matching(patterns) if not self.missing([run])]
 
     def _one_of_each_seed(self, patterns: Iterable[str]) -> bool:
@@ -218,7 +219,7 @@ class Records:
         for table in study.tables:
             parts += [f"## {table}", markdown(*text(self.table(table)))]
         if not study.all_rows and there:
-            rows = report.table([self.path(run) for run in there])
+            rows = repeats.table([self.path(run) for run in there])
             parts += [markdown(list(rows[0]), [list(row.values()) for row in rows])]
         for plot in (plot for item in study.items for plot in self.draw(item)):
             parts += [f"## {plot.name}", f"![{plot.title}]({plot.name}.svg)", plot.caption]
@@ -253,18 +254,18 @@ def folder_name(settings: Iterable[str]) -> str:
 
 
 def _over(
-    runs: Iterable[report.Run], of: Callable[[report.Run], float | None]
+    runs: Iterable[Run], of: Callable[[Run], float | None]
 ) -> tuple[float | None, float | None]:
     """Mean and standard deviation over the runs that have the value."""
     values = [value for run in runs if (value := of(run)) is not None]
     return mean_and_spread(values) if values else (None, None)
 
 
-def _last(run: report.Run) -> float:
+def _last(run: Run) -> float:
     return run.report["accuracy"]["last"]
 
 
-def by_seed(runs: Iterable[report.Run]) -> dict[Hashable, float]:
+def by_seed(runs: Iterable[Run]) -> dict[Hashable, float]:
     """Test accuracy after the last epoch of each run, in percent, by its seed.
 
     >>> by_seed([])
@@ -302,7 +303,7 @@ def mean_and_interval(differences: Sequence[float]) -> tuple[float | None, float
     return mean, float(stdtrit(count - 1, 0.975)) * spread / count**0.5
 
 
-def _differences(runs: Sequence[report.Run], rivals: Sequence[report.Run]) -> list[float]:
+def _differences(runs: Sequence[Run], rivals: Sequence[Run]) -> list[float]:
     """What runs are above their rivals, once for all that are not independent of each other."""
     ours, theirs = _by_case(runs), _by_case(rivals)
     cases = [(ours[unit], theirs[unit]) for unit in ours if unit in theirs]
@@ -310,7 +311,7 @@ def _differences(runs: Sequence[report.Run], rivals: Sequence[report.Run]) -> li
     return [fmean(each) for each in found if each]
 
 
-def _by_case(runs: Iterable[report.Run]) -> dict[Hashable, dict[Hashable, float]]:
+def _by_case(runs: Iterable[Run]) -> dict[Hashable, dict[Hashable, float]]:
     """Accuracies by sparsity, for each seed, network and data set."""
     found: dict[Hashable, dict[Hashable, float]] = {}
     for run in runs:
@@ -319,43 +320,48 @@ def _by_case(runs: Iterable[report.Run]) -> dict[Hashable, dict[Hashable, float]
     return found
 
 
-def _saved(run: report.Run) -> float | None:
-    """Share of the multiplications that the compact network, if there is one, does without."""
-    if not (compact := run.report.get("compact")):
-        return None
-    return 100 * (1 - compact["multiplications"] / run.report["dense_synops"])
+def _saved(run: Run) -> float | None:
+    """Percent of the multiplications that are saved, as the literature counts FLOPs, if known.
+
+    Not from those that were measured: they leave out the taps on padding, of which there are more
+    where images are small, so that what is taken out in depth would seem to save less.
+    """
+    saving = (run.report.get("compact") or {}).get("saving")
+    return None if saving is None else 100 * saving
 
 
-COSTS: dict[str, Callable[[report.Run], float | None]] = {
+COSTS: dict[str, Callable[[Run], float | None]] = {
     "synops": lambda run: run.report.get("synops"),
-    "milliseconds": lambda run: report.milliseconds(run.report),
+    "milliseconds": lambda run: milliseconds(run.report),
 }
 """What an image costs, by the name of the column; None where it is not known."""
 
 
-def _validation(run: report.Run) -> Any:
+def _validation(run: Run) -> Any:
     return run.records[-1]["accuracy"]["validation"]
 
 
-def _best_on_test(run: report.Run) -> float:
+def _best_on_test(run: Run) -> float:
     final = 1 - run.report["sparsity"]
     tests = (r["accuracy"]["test"] for r in run.records if near(1 - r["sparsity"], final))
     return max((test for test in tests if test is not None), default=run.report["accuracy"]["last"])
 
 
-def _first(runs: Mapping[str, report.Run]) -> report.Run:
+def _first(runs: Mapping[str, Run]) -> Run:
     return next(iter(runs.values()))
 
 
-Kind = Callable[[Drawing, Mapping[str, report.Run], Sequence[Mapping[str, Any]]], Plot | None]
+Kind = Callable[[Drawing, Mapping[str, Run], Sequence[Mapping[str, Any]]], Plot | None]
 
 
-def _records_of(run: report.Run, layer: str) -> list[dict[str, Any]]:
+def _records_of(run: Run, layer: str) -> list[dict[str, Any]]:
     """Records of an epoch as if the network had but this layer."""
     return [
-        record
-        | {"layers": [each for each in record["layers"] if each["name"] == layer]}
-        | {"histograms": {k: v for k, v in (record["histograms"] or {}).items() if k == layer}}
+        {
+            **record,
+            "layers": [each for each in record["layers"] if each["name"] == layer],
+            "histograms": {k: v for k, v in (record["histograms"] or {}).items() if k == layer},
+        }
         for record in run.records
     ]
 
@@ -381,7 +387,7 @@ KINDS: dict[str, Kind] = {
         {k: run.records for k, run in runs.items()}
     ),
     "tradeoff": lambda _, runs, rows: plots.tradeoff(
-        report.collect([run.path for run in runs.values()])
+        repeats.collect([run.path for run in runs.values()])
     ),
 }
 """How a figure is drawn from its runs by label, and from the rows of its table."""

@@ -25,7 +25,7 @@ from typing import Any
 import torch
 from pydantic import TypeAdapter
 
-from spikewire import config, distributed, formats, plots, report
+from spikewire import config, distributed, facts, formats, plots, repeats
 from spikewire import run as runs
 from spikewire.config import Recipe
 from spikewire.data import Batches
@@ -296,7 +296,7 @@ def _summarise(lottery: Lottery, out: Path) -> None:
     new = {"settings": here, "rounds": _rows(out)}
     if new != told and distributed.rank() == 0:
         if new["rounds"]:
-            finished = report.collect(out / row["folder"] for row in new["rounds"])
+            finished = repeats.collect(out / row["folder"] for row in new["rounds"])
             plots.tradeoff(finished, x="sparsity").save(out)
         formats.write_json(file, new)
     distributed.wait()
@@ -306,7 +306,7 @@ def _rows(out: Path) -> list[dict[str, Any]]:
     total = int(finished(out / "time"))
     rows: list[dict[str, Any]] = []
     for number in takewhile(lambda number: finished(out / folder(number)), count()):
-        run = report.read(out / folder(number))
+        run = facts.read(out / folder(number))
         total += run.report["epochs"]
         rows.append(
             {

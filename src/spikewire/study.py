@@ -19,6 +19,11 @@ train what is missing::
     paper_accuracy = 98.59
     runs = ["gradr-0.005"]
 
+    [[contrasts]]                            # how much better GMP is than SET, seed by seed
+    arms = { gmp = "GMP", set = "SET" }      # runs fc-gmp-..., fc-set-...
+    pairs = [["gmp", "set"]]
+    tables.differences = { "MNIST" = "fc" }
+
     [[figures]]
     name = "figure-4-mnist"
     kind = "courses"
@@ -44,12 +49,15 @@ from __future__ import annotations
 import re
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field, replace
+from functools import cached_property
 from itertools import product
 from typing import Annotated, Any
 
 from pydantic import ConfigDict, Field, TypeAdapter, ValidationError
 
 from spikewire import config
+from spikewire.spelling import check
+from spikewire.words import NONE
 
 STRICT = ConfigDict(extra="forbid")  # a misspelt key is refused
 
@@ -135,6 +143,47 @@ class Row:
 
 
 @dataclass(frozen=True)
+class Contrast:
+    """How much better one arm of a comparison is than another, in tables of differences.
+
+    Args:
+        arms: what each arm is called, by the word that its runs have in their names.
+        pairs: the arm, and the one that it is compared with.
+        tables: the beginning of the names of the runs, as a pattern, by table and data set.
+    """
+
+    __pydantic_config__ = STRICT
+    arms: dict[str, str]
+    pairs: list[tuple[str, str]]
+    tables: dict[str, dict[str, str]]
+
+    def __post_init__(self) -> None:
+        for arm in (arm for pair in self.pairs for arm in pair):
+            check("arm", arm, self.arms)
+
+    def rows(self) -> list[Row]:
+        """The rows of its tables: every pair on every data set.
+
+        >>> arms = {"gmp": "GMP", "set": "SET"}
+        >>> [row] = Contrast(arms, [("gmp", "set")], {"t": {"MNIST": "fc-*"}}).rows()
+        >>> row.dataset, row.runs, row.rivals
+        ('MNIST', ['fc-*-gmp-*'], ['fc-*-set-*'])
+        """
+        return [
+            Row(
+                [table],
+                f"{self.arms[arm]} {NONE} {self.arms[rival]}",
+                dataset,
+                runs=[f"{begin}-{arm}-*"],
+                rivals=[f"{begin}-{rival}-*"],
+            )
+            for table, begins in self.tables.items()
+            for dataset, begin in begins.items()
+            for arm, rival in self.pairs
+        ]
+
+
+@dataclass(frozen=True)
 class Drawing:
     """One figure: its kind, the runs it shows by label, and the layer it is about."""
 
@@ -173,8 +222,9 @@ class Study:
     Args:
         title, note: of what the study is, and what a reader of its numbers must know.
         runs: a recipe and the settings laid over it, by name.
-        grids: many runs at once.
-        rows: of its tables; those of its grids come after them.
+        grids: many runs at once, each with rows of its own, which come last.
+        rows: of its tables.
+        contrasts: differences between runs, each a row; they come after the rows.
         figures: all drawings; ``figure-6-a`` belongs to the item ``figure-6``.
         course: the run that is shown epoch by epoch.
         costs: whether its tables tell SynOps and milliseconds in the engine.
@@ -187,12 +237,13 @@ class Study:
     runs: dict[str, list[str]] = field(default_factory=dict)
     grids: list[Grid] = field(default_factory=list)
     rows: list[Row] = field(default_factory=list)
+    contrasts: list[Contrast] = field(default_factory=list)
     figures: list[Drawing] = field(default_factory=list)
     course: str = ""
     costs: bool = False
     search: Search | None = None
 
-    @property
+    @cached_property
     def all_runs(self) -> dict[str, list[str]]:
         """The runs of the study and of its grids.
 
@@ -202,10 +253,11 @@ class Study:
         runs = self.runs | {name: run for grid in self.grids for name, run in grid.runs().items()}
         return dict(sorted(runs.items(), key=lambda item: seed_of(item[1])))
 
-    @property
+    @cached_property
     def all_rows(self) -> list[Row]:
-        """The rows of the study and of its grids."""
-        return [*self.rows, *(row for grid in self.grids for row in grid.rows())]
+        """The rows of the study, of its contrasts and of its grids."""
+        made = (row for many in (*self.contrasts, *self.grids) for row in many.rows())
+        return [*self.rows, *made]
 
     @property
     def tables(self) -> list[str]:

@@ -40,7 +40,7 @@ from typing import Any
 import tomli_w
 import torch
 
-from spikewire import config, formats, report
+from spikewire import config, facts, formats
 from spikewire import run as runs
 from spikewire.claims import PATIENCE, Claim, Claims, Lost
 from spikewire.config import Recipe
@@ -242,13 +242,13 @@ class _Journal:
                 )
             )
 
-    def tell(self, grid: str, number: int, accuracy: float | None, **facts: Any) -> None:
+    def tell(self, grid: str, number: int, accuracy: float | None, **told: Any) -> None:
         """Enter what a trial reached, None if its training failed, and what else is known."""
         study = self.studies[grid]
         trial = study.trials[number]
         if trial.state.is_finished():
             return
-        for key, value in facts.items():
+        for key, value in told.items():
             self.storage.set_trial_user_attr(trial._trial_id, key, value)
         if accuracy is None:
             study.tell(number, state=self.optuna.trial.TrialState.FAIL, skip_if_finished=True)
@@ -444,7 +444,7 @@ class _Worker:
         except Diverged as error:
             self.journal.tell(grid.name, number, None, reason=str(error))
             return
-        last = report.read(self.records.path(trial.name)).records[-1]
+        last = facts.read(self.records.path(trial.name)).records[-1]
         accuracy, sparsity = last["accuracy"]["validation"], last["sparsity"]
         self.journal.tell(grid.name, number, accuracy, sparsity=sparsity)
 

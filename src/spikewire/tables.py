@@ -5,7 +5,8 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
-from spikewire import report
+from spikewire import words
+from spikewire.facts import Run
 
 
 def markdown(columns: Sequence[str], rows: Iterable[Sequence[str]]) -> str:
@@ -43,12 +44,12 @@ def text(rows: Sequence[Mapping[str, Any]]) -> tuple[list[str], list[list[str]]]
         "paper epochs": [_word(row["paper_epochs"], "d") for row in rows],
         "seeds": [_word(row["seeds"] or None, "d") for row in rows],
     }
-    told = {name: cells for name, cells in columns.items() if {*cells} != {report.NONE}}
+    told = {name: cells for name, cells in columns.items() if {*cells} != {words.NONE}}
     return list(told), [list(cells) for cells in zip(*told.values(), strict=True)]
 
 
 def _word(value: float | None, form: str = ".2f") -> str:
-    return report.NONE if value is None else format(value, form)
+    return words.NONE if value is None else format(value, form)
 
 
 def _pairs(row: Mapping[str, Any]) -> int | None:
@@ -67,12 +68,12 @@ def signed(difference: float | None, interval: float | None) -> str:
     ('+0.50 ± 0.25', '+0.50')
     """
     if difference is None:
-        return report.NONE
+        return words.NONE
     spread = "" if interval is None else f" ± {interval:.2f}"
-    return f"{difference:+.2f}{spread}".replace("-", report.MINUS)
+    return f"{difference:+.2f}{spread}".replace("-", words.MINUS)
 
 
-def course(run: report.Run) -> str:
+def course(run: Run) -> str:
     """Connectivity, pruned and regrown synapses of one run, epoch by epoch, as Markdown."""
     columns = ["epoch", "connectivity %", "pruned", "regrown", "test accuracy %"]
     return markdown(

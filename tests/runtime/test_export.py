@@ -11,6 +11,7 @@ import pytest
 import torch
 
 from spikewire import report
+from spikewire.bought import bought
 from spikewire.config import override, read, recipe
 from spikewire.finished import export
 from spikewire.formats import write_json
@@ -55,7 +56,7 @@ def facts(folder):
 
 def names(folder):
     """The rows of what pruning bought."""
-    return [row.name for row in report.bought(facts(folder))]
+    return [row.name for row in bought(facts(folder))]
 
 
 ROW = "Time per image, one at a time"
@@ -298,7 +299,7 @@ def test_the_report_has_the_engine_beside_pytorch(finished):
     assert engine["milliseconds_dense"] > 0 and engine["milliseconds_sparse"] > 0
     assert engine["accuracy_sparse"] == pytest.approx(facts(finished)["accuracy"]["last"], abs=0.5)
     assert engine["spikes"] > 1000 and 0 <= engine["differing"] < 1e-2 * engine["spikes"]
-    row = next(row for row in report.bought(facts(finished)) if row.name == ROW)
+    row = next(row for row in bought(facts(finished)) if row.name == ROW)
     assert row.dense == f"{engine['milliseconds_dense']:,.3g} ms"
     assert row.pruned == f"{engine['milliseconds_sparse']:,.3g} ms"
     page = (finished / "report.html").read_text()
