@@ -49,3 +49,20 @@ def test_bought_by_hand():
     assert alone["SynOps per image"][1:4] == (NONE, "100", NONE)
     assert "390 if every input met every synapse" in alone["SynOps per image"].note
     assert alone["Test accuracy, last epoch"][1:4] == (NONE, "97.00 %", NONE)
+
+
+def test_multiplications_say_what_they_count():
+    layers = [{"name": "a", "synapses": 400, "alive": 100}]
+    small = {"parameters": 100, "multiplications": 1000.0, "bytes": 400}
+    report = {
+        "accuracy": {"last": 97.0}, "sparsity": 0.75, "layers": layers, "dense_synops": 2000.0
+    }  # fmt: skip
+
+    def row(compact):
+        rows = {row.name: row for row in bought(report | {"compact": compact})}
+        return rows["Multiplications per image, compact network"]
+
+    assert row(small)[1:4] == ("2,000", "1,000", "÷ 2")
+    assert row(small).note.endswith("taps on the padding not")
+    known = row(small | {"saving": 0.4723}).note
+    assert known.endswith("with them, as the literature counts FLOPs, 47.23 % saved")

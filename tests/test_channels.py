@@ -77,16 +77,21 @@ def test_the_network_is_left_as_it_was():
 
 
 def test_criticality_is_the_slope_at_the_largest_place():
-    scores = criticality(pruner_of(Two()))["norm"]
+    """Mean over time first, then the largest place, then the mean over samples."""
+    # of the first sample one place is nearer to threshold at each step, of the second the other one
+    one, other = [[0.9, 0.0], [-0.9, 0.8]], [[0.0, 0.5], [0.0, 0.0]]  # (T, H W)
+    images = torch.tensor([one, other]).transpose(0, 1).reshape(2, 2, 1, 1, 2)  # (T, B, C, H, W)
 
-    def slope(x):
-        return 1 / (1 + (torch.pi * x) ** 2)
+    def slope(*distances):
+        return sum(1 / (1 + (torch.pi * x) ** 2) for x in distances) / len(distances)
 
-    first = [(slope(0.5 - 1) + slope(1.0 - 1)) / 2, (slope(0.25 - 1) + slope(0.5 - 1)) / 2]
-    second = [(slope(-1 - 1) + slope(-2 - 1)) / 2, (slope(-0.5 - 1) + slope(-1 - 1)) / 2]
-    assert scores.tolist() == pytest.approx([max(first), max(second)])
-    means = ChannelCriticality(over="mean")(pruner_of(Two()))["norm"]
-    assert means.tolist() == pytest.approx([sum(first) / 2, sum(second) / 2])
+    # by channel, sample and place: potentials of 1 and -2 times what came so far, less 1
+    first = [[slope(-0.1, -1.0), slope(-1.0, -0.2)], [slope(-1.0), slope(-0.5)]]
+    second = [[slope(-2.8, -1.0), slope(-1.0, -2.6)], [slope(-1.0), slope(-2.0)]]
+    scores = criticality(pruner_of(Two(), [images]))["norm"].tolist()
+    assert scores == pytest.approx([sum(map(max, places)) / 2 for places in (first, second)])
+    means = ChannelCriticality(over="mean")(pruner_of(Two(), [images]))["norm"].tolist()
+    assert means == pytest.approx([sum(map(sum, places)) / 4 for places in (first, second)])
 
 
 def test_scores_of_each_kind():

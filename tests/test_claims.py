@@ -104,3 +104,11 @@ def test_an_owner_has_a_heartbeat(tmp_path):
 def test_wrong_patience():
     with pytest.raises(ValueError, match="patience is 0: give seconds, above 0"):
         Claims(Path("nowhere"), 0)
+
+
+def test_files_that_a_file_system_adds_are_no_claims(tmp_path):
+    claims = Claims(tmp_path)
+    claims.take("a").give_back()
+    for name in (".nfs0001", ".DS_Store"):
+        (tmp_path / "a" / name).touch()
+    assert claims.take("a").path.name == "0002"

@@ -2,11 +2,13 @@
 
 import json
 import sys
+from pathlib import Path
 
 import pytest
 import torch
 
-from spikewire import METHODS, cli
+from spikewire import METHODS, cli, config
+from spikewire.train import Epoch
 
 SMALL = ["epochs=2", "network.T=2", "network.width=8", "twin=false", "compile=false"]
 
@@ -27,6 +29,10 @@ def test_train_report_measure_plot(command, tmp_path):
     assert json.loads(printed)["bytes"] == json.loads((out / "report.json").read_text())["bytes"]
     status, printed, _ = command("report", out, tmp_path / "two")
     assert status == 0 and "±" in printed
+    assert "Time per image, one at a time: " in printed and "; this network in PyTorch" in printed
+    status, printed, _ = command("report", out, tmp_path / "two", "--json")
+    assert [told["seed"] for told in json.loads(printed)] == [0, 1]
+    assert json.loads(command("report", out, "--json")[1])["accuracy"]["last"]
     picture = tmp_path / "tradeoff.svg"
     status, printed, _ = command("plot", out, tmp_path / "two", "--x", "sparsity", "-o", picture)
     assert status == 0 and picture.read_text().startswith("<?xml")
@@ -48,6 +54,13 @@ def test_lottery(command, tmp_path, monkeypatch):
     assert status == 0 and "against dense" in printed
     net = tmp_path / "ticket.spikewire"
     assert command("export", folder / "round-01", "--to", net)[0] == 0 and net.is_file()
+
+
+def test_a_folder_may_look_like_markup():
+    display = cli._Display(quiet=True)
+    display(Path("tag[/x]"), config.Recipe(), Epoch(1, 1, 2, 1, seen=1), None)
+    (bar,) = display.progress.tasks
+    assert "tag[/x]" in display.progress.columns[0](bar).plain
 
 
 def test_a_command_flushes_denormal_numbers(command):

@@ -10,8 +10,9 @@ from torch import nn
 from torch._subclasses.fake_tensor import FakeTensorMode
 from torch.nn.modules.batchnorm import _BatchNorm
 
-from spikewire.compact import Select, _Flow, _normalised, _sum, compact, rebuild
+from spikewire.compact import Outline, Select, _Flow, _normalised, _sum, compact, rebuild
 from spikewire.dialects import reset
+from spikewire.measure import measure
 from spikewire.nets import net
 from spikewire.nets.forms import FORMS
 
@@ -84,6 +85,23 @@ def test_a_compact_network_says_the_same(name, share):
         assert size(smaller) == size(model)
     again = rebuild(net(name.partition(" ")[0], **DEEP[name][0]).double(), smaller.state_dict())
     assert outputs(again, x).equal(outputs(smaller, x))
+
+
+def test_all_places_count_in_what_is_saved_and_taps_on_padding_are_not_measured():
+    model = nn.Sequential(
+        nn.Conv2d(1, 2, 3, padding=1),  # 16 places, 18 weights: 288; 100 of the 144 taps are inside
+        nn.AvgPool2d(2),
+        nn.Conv2d(2, 4, 3, padding=1, bias=False),  # 4 places, 72 weights: 288; 16 of 36 taps
+        nn.BatchNorm2d(4),
+        nn.Flatten(),
+        nn.Linear(16, 2),  # 32
+    ).eval()
+    with torch.no_grad():
+        model[3].weight[:2] = model[3].bias[:2] = 0.0
+    images = torch.rand(3, 1, 4, 4)
+    assert Outline(model, images).saving({}) == pytest.approx((144 + 16) / (288 + 288 + 32))
+    before, after = (measure(one, images).operations for one in (model, compact(model, images)))
+    assert (before.dense, after.dense) == (200 + 128 + 32, 200 + 64 + 16)
 
 
 def test_what_nobody_listens_to_goes():

@@ -66,6 +66,7 @@ def test_words_are_laid_over_a_recipe():
         (["data.validation=1.0"], "less than 1"),
         (["epochs"], "write key=value"),
         (["keep=[1, 40]"], "there are 30 epochs"),
+        (["seed=18446744073709551616"], "seed: Input should be less than"),
         (["keep=-1"], "keep: Input should be greater than or equal to 0"),
         (["stop=settled(0.9)"], "give method=dense"),
         (["method=dense", "stop=setled(0.9)"], "did you mean 'settled'"),
@@ -99,6 +100,12 @@ def test_unknown_recipes_and_files():
         read("digit")
     with pytest.raises(ValueError, match="no such file"):
         read("nowhere.toml")
+
+
+def test_a_recipe_that_is_no_text_is_named(tmp_path):
+    (tmp_path / "latin.toml").write_bytes(b'only = ["\xfc"]\n')
+    with pytest.raises(ValueError, match=r"latin.toml is not UTF-8 text .*: save it as UTF-8"):
+        read(str(tmp_path / "latin.toml"))
 
 
 def test_networks_and_methods_of_your_own(tmp_path, monkeypatch):

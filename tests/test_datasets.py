@@ -449,9 +449,9 @@ def test_everything_published_has_a_checksum_and_a_safe_address():
 
 
 def write_tiny_imagenet(root: Path) -> Source:
-    """Two classes of the published tree: three grey training images, two for validation."""
+    """Two classes of the published tree: four grey training images, two for validation."""
     place = root / "tiny-imagenet-200"
-    grey = {"n01443537": [10, 200], "n01629819": [90]}
+    grey = {"n01443537": [10, 200], "n01629819": [90, 30]}
     for name, values in grey.items():
         (place / "train" / name / "images").mkdir(parents=True)
         for number, value in enumerate(values):
@@ -476,9 +476,9 @@ def test_tiny_imagenet_in_its_published_tree(tmp_path, packed):
         shutil.make_archive(str(place), "zip", tmp_path, place.name)
         shutil.rmtree(place)
     train, test = read(source, tmp_path)
-    assert train.pixels.shape == (3, 3, 64, 64) and test.pixels.shape == (2, 3, 64, 64)
-    assert (train.labels.tolist(), test.labels.tolist()) == ([0, 0, 1], [1, 0])
-    assert train.pixels.float().mean((1, 2, 3)).tolist() == pytest.approx([10, 200, 90], abs=1)
+    assert train.pixels.shape == (4, 3, 64, 64) and test.pixels.shape == (2, 3, 64, 64)
+    assert (train.labels.tolist(), test.labels.tolist()) == ([0, 0, 1, 1], [1, 0])
+    assert train.pixels.float().mean((1, 2, 3)).tolist() == pytest.approx([10, 200, 90, 30], abs=1)
     assert test.pixels.float().mean((1, 2, 3)).tolist() == pytest.approx([0, 255], abs=1)
 
 
@@ -490,6 +490,24 @@ def test_tiny_imagenet_that_is_missing_or_broken(tmp_path):
     with pytest.raises(ValueError, match=r"val_0.JPEG is not a whole image"):
         read(source, tmp_path)
     assert len(DATASETS["tiny-imagenet-200"].classes) == 200
+
+
+@pytest.mark.parametrize(
+    ("gone", "told"),
+    [
+        ("train/n01629819/images/n01629819_1.JPEG", "class n01629819 has 1 images, another has 2"),
+        ("val/val_annotations.txt", "class n01629819 has 0 images, another has 1"),
+    ],
+)
+def test_tiny_imagenet_that_was_not_wholly_unpacked(tmp_path, gone, told):
+    source = write_tiny_imagenet(tmp_path)
+    file = tmp_path / "tiny-imagenet-200" / gone
+    if file.suffix == ".txt":
+        file.write_text(file.read_text().splitlines(keepends=True)[1])
+    else:
+        file.unlink()
+    with pytest.raises(ValueError, match=rf"is not whole: {told}.*: unpack tiny-imagenet-200.zip"):
+        read(source, tmp_path)
 
 
 # --- Braille -----------------------------------------------------------------------------------

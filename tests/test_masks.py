@@ -99,6 +99,13 @@ def test_a_floor_moves_the_last_places_and_keeps_the_total():
     assert masks["weak"].tolist() == [False, True]
 
 
+def test_infinite_scores_leave_the_others_their_floor():
+    protected = {"a": torch.full((4,), math.inf), "b": torch.tensor([1.0, 2.0])}
+    masks = choose(protected, 3, floor=1)
+    assert masks["a"].tolist() == [True, True, False, False]
+    assert masks["b"].tolist() == [False, True]
+
+
 def test_minus_infinity_is_never_chosen():
     barred = {"a": torch.tensor([-math.inf, 1.0]), "b": torch.full((2,), -math.inf)}
     assert sum(int(m.sum()) for m in choose(barred, 4).values()) == 1

@@ -5,8 +5,9 @@ import torch
 from spikingjelly.activation_based import functional, layer, neuron
 from torch import nn
 
-from spikewire import dialects
-from spikewire.observe import Traces, watch
+from spikewire import Criticality, Prune, Pruner, dialects
+from spikewire.observe import Probe, Traces, watch
+from spikewire.scores import criticality
 
 CURRENT = torch.tensor([0.6, 0.8, 1.5, 0.2])  # one neuron, one sample, four steps
 
@@ -246,9 +247,25 @@ def test_snntorch_sequences_that_begin_in_silence_are_one_sequence(leaky):
     assert activity["0"].spikes.shape == (4, 1, 1)
 
 
-def test_snntorch_membranes_are_refused(leaky):
-    with watch(leaky, membranes=True), pytest.raises(ValueError, match="SpikingJelly"):
-        leaky(torch.ones(1, 1))
+def test_snntorch_membranes_are_refused_before_anything_is_run(leaky):
+    with pytest.raises(ValueError, match="SpikingJelly"), watch(leaky, membranes=True):
+        pass
+    with pytest.raises(ValueError, match="SpikingJelly"):
+        Pruner(nn.Sequential(nn.Linear(1, 1), *leaky), Criticality(0.5), steps=9)
+
+
+def test_a_learned_threshold():
+    class Learned(neuron.IFNode):
+        def __init__(self):
+            super().__init__(step_mode="m")
+            del self.v_threshold
+            self.v_threshold = nn.Parameter(torch.tensor(1.0))
+
+    net = nn.Sequential(Learned())
+    with torch.no_grad(), watch(net, membranes=True) as activity:
+        net(CURRENT.view(4, 1, 1))
+    assert activity["0"].membranes.flatten().tolist() == pytest.approx([0.6, 1.4, 1.5, 0.2])
+    assert isinstance(net[0].v_threshold, nn.Parameter)
 
 
 @pytest.mark.parametrize("mode", ["m", "s"])
@@ -285,3 +302,52 @@ def test_an_input_that_is_computed_once_is_its_own_trace():
 def test_traces_need_a_forward_pass():
     with pytest.raises(ValueError, match="no forward pass was heard"):
         Traces(nn.Sequential(nn.Linear(2, 2), neuron.IFNode()), 0.5).of("0.weight")
+
+
+# --- the channels behind synapses -----------------------------------------------------------------
+
+
+def test_tokens_have_their_channels_last():
+    """Linear layers of a spiking transformer: (T, B, tokens, channels), as many of both."""
+    net = nn.Sequential(nn.Linear(2, 2, bias=False), neuron.IFNode(step_mode="m"))
+    with torch.no_grad():
+        net[0].weight.copy_(torch.eye(2))
+    probe = Probe(net, [torch.abs], "mean")
+    probe.listen()
+    net(torch.tensor([[[[0.0, 0.5], [0.0, 0.7]]]]))
+    assert probe.of("0.weight").tolist() == pytest.approx([1.0, 0.4])
+
+
+def test_transposed_convolutions_have_their_outputs_second():
+    net = nn.Sequential(
+        layer.ConvTranspose2d(2, 2, 1, bias=False, step_mode="m"), neuron.IFNode(step_mode="m")
+    )
+    with torch.no_grad():
+        net[0].weight.copy_(torch.tensor([[1.0, 0.1], [1.0, 0.1]]).view(2, 2, 1, 1))
+    pruner = Pruner(net, Prune(0.5, score=criticality), steps=1)
+    net(torch.full((1, 1, 2, 1, 1), 0.5))
+    (synapses,) = pruner
+    scores = criticality(synapses, pruner).view(2, 2)
+    assert scores[0].equal(scores[1])
+    assert scores[0, 0] > scores[0, 1]  # the first output is at its threshold
+
+
+@pytest.mark.parametrize(
+    "between",
+    [nn.Flatten(2), nn.Unflatten(2, (1, 8)), nn.AvgPool3d((2, 1, 1))],
+    ids=["flattened", "unflattened", "averaged over channels"],
+)
+def test_neurons_whose_channels_are_not_those_of_the_synapses_are_refused(between):
+    net = nn.Sequential(layer.Conv2d(1, 8, 1, step_mode="m"), between, neuron.IFNode(step_mode="m"))
+    probe = Probe(net, [torch.abs], "max")
+    probe.listen()
+    net(torch.ones(2, 3, 1, 4, 4))
+    with pytest.raises(ValueError, match="0.weight has 8 output channels, but .* '2'"):
+        probe.of("0.weight")
+
+
+def test_a_list_of_outputs_begins_with_the_spikes():
+    net = nn.Sequential(neuron.OTTTLIFNode(step_mode="s"))
+    with watch(net) as activity:
+        net(torch.full((2, 3), 2.0))
+    assert activity["0"].rate == 1.0

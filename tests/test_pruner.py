@@ -27,6 +27,7 @@ from spikewire import (
     RigL,
     synaptic_weights,
 )
+from spikewire.units import FanIn
 
 
 def two_layers(neurons=False):
@@ -77,6 +78,10 @@ WRONG = {
     "NaN weights": ({"model": with_nan(two_layers())}, "2.weight holds NaN"),
     "optimizer of half the weights": ({"optimizer": half}, "does not hold 2.weight"),
     "optimizer of another model": ({"optimizer": lambda _: sgd(two_layers())}, "does not hold"),
+    "a tensor in two optimizers": (
+        {"optimizer": lambda net: [sgd(net), half(net)]},
+        "0.weight is in two optimizers",
+    ),
     "no optimizer in the list": ({"optimizer": lambda _: []}, "does not hold"),
     "LBFGS": ({"optimizer": lambda net: torch.optim.LBFGS(net.parameters())}, "LBFGS"),
     "no optimizer at all": ({"optimizer": lambda _: "adam"}, "optimizer: str is none"),
@@ -107,6 +112,10 @@ WRONG = {
             ).state_dict(),
         },
         "saved by GradR",
+    ),
+    "rows of a transposed convolution": (
+        {"model": nn.ConvTranspose2d(2, 4, 3), "method": Prune(0.5, unit=FanIn())},
+        "weight is a transposed convolution",
     ),
     "a method that fails to start": ({"method": SET(share=unfair)}, "of the user's own"),
 }  # fmt: skip
@@ -220,6 +229,59 @@ def test_a_state_is_never_taken_from_an_open_round():
     for s in pruner:
         theta, sign = s.state["theta"], s.state["sign"]
         assert s.weight.equal(sign * (sign * theta).relu())
+
+
+@pytest.mark.parametrize("model_first", [True, False])
+def test_going_back_from_an_open_round_leaves_nothing_of_it(model_first):
+    net, pruner = open_round()
+    kept = copy.deepcopy(net.state_dict()), copy.deepcopy(pruner.state_dict())
+    net(torch.ones(1, 8)).sum().backward()
+    pruner._hooks.optimizers[0].step()
+    for load in (lambda: net.load_state_dict(kept[0]), lambda: pruner.load_state_dict(kept[1]))[
+        :: 1 if model_first else -1
+    ]:
+        load()
+    net(torch.ones(1, 8))
+    assert pruner.step == kept[1]["step"]
+    for s in pruner:
+        assert s.weight.equal(kept[0][s.name])
+        assert s.state["theta"].equal(kept[1]["synapses"][s.name]["state"]["theta"])
+
+
+def test_parts_that_are_called_by_themselves_end_a_round_too():
+    """Encoder and decoder have an optimizer each; the decoder's steps every second time."""
+    net = two_layers()
+    optimizers = [torch.optim.SGD(part.parameters(), 0.1) for part in (net[0], net[2])]
+    pruner = Pruner(net, GradR(alpha=0.5), optimizers, steps=12)
+    for step in range(4):
+        net[2](net[0](torch.ones(1, 8))).sum().backward()
+        for s in pruner:
+            assert s.weight.equal(s.state["sign"] * (s.state["sign"] * s.state["theta"]).relu())
+        optimizers[0].step()
+        if step % 2:
+            optimizers[1].step()
+
+
+def test_a_second_pruner_of_the_same_synapses_is_refused():
+    net = two_layers()
+    optimizer = sgd(net)
+    first = Pruner(net, SET(0.5), optimizer, steps=9, only=["0.*"])
+    Pruner(net, SET(0.5), optimizer, steps=9, only=["2.*"])
+    before = net[0].weight.detach().clone()
+    with pytest.raises(ValueError, match="0.weight is held by another pruner: .*finish"):
+        Pruner(net, SET(0.9), optimizer, steps=9, only=["0.*"])
+    assert net[0].weight.equal(before)
+    with pytest.warns(UserWarning, match="finish"):
+        first.finish()
+    Pruner(net, SET(0.9), optimizer, steps=9, only=["0.*"])
+
+
+@pytest.mark.parametrize("duplicate", [copy.deepcopy, copy.copy, pickle.dumps])
+def test_a_copy_would_hold_no_optimizer(duplicate):
+    net = two_layers()
+    pruner = Pruner(net, SET(0.5), sgd(net), steps=9)
+    with pytest.raises(TypeError, match="state_dict"):
+        duplicate(pruner)
 
 
 def test_a_model_copied_within_a_round_leaves_the_pruner_behind():
@@ -394,6 +456,34 @@ def test_rewire_from_the_user_s_own_loop():
     assert pruner.masks["0.weight"].equal(mask)
     assert net[0].weight[~mask].eq(0).all()
     assert net[2].weight.ne(0).all()
+
+
+@pytest.mark.parametrize(
+    ("masks", "words"),
+    [
+        ({"0.bias": torch.ones(6, dtype=torch.bool)}, "0.bias, which is not among the synapses"),
+        ({"0.weight": torch.ones(8, dtype=torch.bool)}, r"give a bool mask of shape \(6, 8\)"),
+        ({"2.weight": torch.ones(4, 6)}, "torch.float32"),
+    ],
+)
+def test_masks_that_do_not_fit_are_refused(masks, words):
+    net = two_layers()
+    pruner = Pruner(net, Dense(), sgd(net), steps=10)
+    with pytest.raises(ValueError, match=words):
+        pruner.rewire({"0.weight": torch.zeros(6, 8, dtype=torch.bool)} | masks)
+    assert all(mask.all() for mask in pruner.masks.values())
+
+
+def test_step_sizes_are_no_memory():
+    net = two_layers()
+    optimizer = torch.optim.Rprop(net.parameters(), 0.01)
+    pruner = Pruner(net, Dense(), optimizer, steps=10)
+    random_gradients(pruner)
+    optimizer.step()
+    pruner.rewire({"0.weight": torch.zeros(6, 8, dtype=torch.bool)})
+    state = optimizer.state[net[0].weight]
+    assert state["prev"].eq(0).all()
+    assert state["step_size"].eq(0.01).all()
 
 
 def test_only_and_possible():

@@ -1,6 +1,6 @@
 """Runs of one recipe: found, and told over their seeds."""
 
-from spikewire import facts, plots, repeats
+from spikewire import facts, plots, repeats, words
 from spikewire.words import MINUS, NONE
 
 
@@ -26,3 +26,36 @@ def test_collected_runs_can_be_plotted(tmp_path, fake_run):
     ]
     plot = plots.tradeoff(repeats.collect(runs), x="connectivity", y="accuracy")
     assert [(row[0], row[3]) for row in plot.rows] == [("gradr", 2), ("dense", 2), ("gradr", 2)]
+
+
+def test_dense_runs_of_other_recipes_are_not_averaged(tmp_path, fake_run):
+    for epochs in (2, 6):
+        fake_run(tmp_path / f"{epochs}", epochs=epochs, twin=True)
+    fake_run(tmp_path / "alone", epochs=3)
+    rows = repeats.table([tmp_path / name for name in ("2", "6", "alone")])
+    dense = {
+        epochs: facts.read(tmp_path / f"{epochs}" / "dense").report["accuracy"]["last"]
+        for epochs in (2, 6)
+    }
+    assert [(row["method"], row["runs"]) for row in rows] == [("dense", "1")] * 2 + [
+        ("gradr", "1")
+    ] * 3
+    assert [row["accuracy"] for row in rows[:2]] == [f"{dense[n]:.2f} %" for n in (2, 6)]
+    for row, epochs in zip(rows[2:], (2, 6), strict=False):
+        ours = facts.read(tmp_path / f"{epochs}").report["accuracy"]["last"]
+        assert row["against dense"] == words.signed(ours - dense[epochs])
+    assert rows[4]["against dense"] == NONE
+
+
+def test_a_run_and_its_twin_begin_with_the_same_weights(tmp_path, fake_run):
+    """Which the twin names by a path of its own; masks and what is pruned are none of it."""
+    (tmp_path / "first.safetensors").touch()
+    told = {tmp_path / "run": "../first.safetensors", tmp_path / "run" / "dense": None}
+    fake_run(tmp_path / "run", epochs=2, twin=True)
+    for folder, name in told.items():
+        file = folder / "run.toml"
+        more = [f'weights = "{name or tmp_path / "first.safetensors"}"']
+        more += ['possible = "masks.safetensors"'] if name else ['possible = ""']
+        file.write_text("\n".join([*more, file.read_text()]))
+    *_, row = repeats.table([tmp_path / "run"])
+    assert row["method"] == "gradr" and row["against dense"] != NONE

@@ -211,6 +211,9 @@ def test_early_time_shortens_all_rounds_but_the_last(tmp_path, monkeypatch):
     assert [row["total_epochs"] for row in told["rounds"]] == [3, 4, 5]  # one to look at
     play(small("network.T=4", "epochs=2"), lottery, tmp_path / "a")
     assert len(seen) == 1
+    more = Lottery(rounds=3, fraction=0.5, rewind=1, early_time=True)
+    with pytest.raises(ValueError, match="last round, round-02, .*: give --rounds 2"):
+        play(small("network.T=4", "epochs=2"), more, tmp_path / "a")
 
 
 def test_rounds_can_be_random_and_even_over_tensors(tmp_path):
@@ -246,12 +249,13 @@ def test_wrong_settings(values, message):
         (["network=lsnn"], {"early_time": True}, "no argument of network lsnn 'T'"),
         (["only=nothing"], {}, "matches no synapses"),
         (["network.classes=7"], {}, "set network.classes=10"),
+        (["data=mnist"], {}, "mnist"),
     ],
 )
 def test_what_cannot_be_played_is_refused_before_any_work(tmp_path, words, lottery, message):
-    with pytest.raises(ValueError, match=message):
-        play(small(*words), Lottery(**lottery), tmp_path / "a")
-    assert not list(tmp_path.rglob("*.safetensors"))
+    with pytest.raises((ValueError, FileNotFoundError), match=message):
+        play(small(*words), Lottery(**lottery), tmp_path / "a", root=tmp_path)
+    assert not list(tmp_path.iterdir())
 
 
 @pytest.mark.parametrize(("epochs", "expected"), [(300, 20), (30, 2), (10, 1), (2, 1), (1, 0)])

@@ -2,6 +2,7 @@
 
 import json
 import os
+import signal
 import subprocess
 import sys
 import tomllib
@@ -13,14 +14,17 @@ from safetensors.torch import load_file
 from torch import multiprocessing
 
 from spikewire import METHODS, distributed, plots, report, tables, words
+from spikewire import run as module
 from spikewire.bought import bought
 from spikewire.compact import rebuild
 from spikewire.config import build, override, read, recipe
+from spikewire.epochs import histogram
 from spikewire.facts import read as read_run
-from spikewire.finished import measured
+from spikewire.finished import export, measured
 from spikewire.formats import load_sparse
 from spikewire.nets import NETS
-from spikewire.run import run
+from spikewire.run import Busy, run
+from spikewire.train import Diverged
 
 SMALL = ["epochs=3", "network.T=2", "network.width=8", "twin=false", "compile=false"]
 
@@ -93,6 +97,16 @@ def test_channels_taken_out_leave_a_smaller_network(tmp_path):
     assert rows["Parameters, compact network"].dense == f"{facts['parameters']:,}"
     assert rows["Multiplications per image, compact network"].ratio.startswith("÷")
     assert "compact network" in (out / "report.html").read_text()
+
+
+def test_the_share_of_operations_saved_is_what_was_asked_for(tmp_path):
+    words = ["method=slim", "method.operations=0.5", "method.drop=activity", "network.width=16"]
+    told = read_run(run(small(*words), tmp_path / "run"))
+    saving = told.report["compact"]["saving"]
+    assert 0.5 <= saving < 0.55
+    rows = {row.name: row for row in bought(told.report)}
+    note = rows["Multiplications per image, compact network"].note
+    assert f"as the literature counts FLOPs, {100 * saving:.2f} % saved" in note
 
 
 def test_classes_and_neurons_are_described(tmp_path):
@@ -401,3 +415,117 @@ def test_a_network_without_known_neurons_is_trained_and_measured(tmp_path, monke
     assert facts["firing_rate"] is None and facts["neurobench"]["ActivationSparsity"] is None
     (record,) = map(json.loads, (out / "metrics.jsonl").read_text().splitlines())
     assert record["firing_rate"] is None
+
+
+@pytest.mark.parametrize("twin", ["false", "true"])
+def test_a_folder_of_somebody_else_is_left_as_it_is(tmp_path, twin):
+    out = tmp_path / "project"
+    names = ["checkpoint/best.pth", "model.safetensors", "report.json", "report.html"]
+    names += ["dense/model.safetensors"]
+    for name in names:
+        (out / name).parent.mkdir(parents=True, exist_ok=True)
+        (out / name).write_text("mine")
+    with pytest.raises(ValueError, match=r"holds checkpoint, .*report.json, but no run.toml"):
+        run(small(f"twin={twin}"), out)
+    assert [(out / name).read_text() for name in names] == ["mine"] * len(names)
+    assert len([path for path in out.rglob("*") if path.is_file()]) == len(names)
+
+
+def test_a_dense_folder_of_somebody_else_is_left_as_it_is(tmp_path):
+    (tmp_path / "dense").mkdir()
+    (tmp_path / "dense" / "report.json").write_text("mine")
+    for twin in ("true", "false"):
+        with pytest.raises(ValueError, match=r"dense.*but no run.toml"):
+            run(small(f"twin={twin}"), tmp_path)
+    assert [path.name for path in tmp_path.rglob("*")] == ["dense", "report.json"]
+
+
+def test_a_run_that_was_stopped_in_its_twin_is_no_folder_of_somebody_else(tmp_path):
+    with pytest.raises(Crash):
+        run(small("twin=true"), tmp_path / "run", show=crash_after(1))
+    assert (tmp_path / "run" / "dense" / "run.toml").is_file()
+    assert not (tmp_path / "run" / "run.toml").exists()
+    with pytest.raises(Crash):
+        run(small("twin=true"), tmp_path / "run", show=crash_after(1))
+
+
+def test_a_folder_belongs_to_one_process_until_it_ends_or_is_killed(tmp_path):
+    out = tmp_path / "run"
+    begun, begin = os.pipe()
+    child = os.fork()
+    if not child:
+        try:
+            with module._alone(out):
+                os.write(begin, b".")
+                signal.pause()
+        finally:
+            os._exit(1)
+    os.close(begin)
+    assert os.read(begun, 1) == b"."
+    with pytest.raises(Busy, match="another process is at work in .*give another --out"):
+        run(small(), out)
+    os.kill(child, signal.SIGKILL)
+    os.waitpid(child, 0)
+    with module._alone(out), module._alone(out / "dense"):
+        assert [path.name for path in out.iterdir()] == ["dense"]
+    assert not list(out.iterdir())
+
+
+def test_counts_of_a_histogram_are_exact():
+    counts = histogram(torch.zeros(2**24 + 2))["counts"]
+    assert sum(counts) == 2**24 + 2
+
+
+def plain_of(width):
+    """A small network that is not always the same."""
+    flat = torch.nn.Flatten()
+    return torch.nn.Sequential(flat, torch.nn.Linear(64, width), torch.nn.Linear(width, 10))
+
+
+def test_an_edited_network_is_told_from_the_one_of_the_files(tmp_path, monkeypatch):
+    monkeypatch.setitem(NETS, "plain", lambda: plain_of(6))
+    asked = recipe({"network": "plain", "epochs": 2, "batch": 2000, "compile": False})
+    run(asked, tmp_path / "whole")
+    with pytest.raises(Crash):
+        run(asked, tmp_path / "broken", show=crash_after(2))
+    monkeypatch.setitem(NETS, "plain", lambda: plain_of(5))
+    told = r"is of another network: 1.weight is of shape \(6, 64\), not \(5, 64\).*plain was edited"
+    with pytest.raises(ValueError, match=rf"whole/model.safetensors {told}"):
+        measured(tmp_path / "whole")
+    with pytest.raises(ValueError, match=rf"broken/checkpoint {told}"):
+        run(asked, tmp_path / "broken")
+    monkeypatch.setitem(NETS, "plain", lambda: plain_of(6))
+    (tmp_path / "whole" / "report.json").write_text('{"accuracy"')
+    with pytest.raises(ValueError, match="report.json' is not what a run writes"):
+        export(tmp_path / "whole", tmp_path / "net.spikewire")
+    file = tmp_path / "whole" / "model.safetensors"
+    file.write_bytes(file.read_bytes()[:-8])
+    with pytest.raises(ValueError, match="model.safetensors holds no weights that can be read"):
+        measured(tmp_path / "whole")
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        (b"epochs = \n", "run.toml is not TOML"),
+        (b"epoch = 3\n", "run.toml is no recipe: unknown key epoch"),
+        (b"only = ['\xfc']\n", "run.toml is not UTF-8 text"),
+    ],
+)
+def test_a_damaged_recipe_is_named(tmp_path, text, message):
+    (tmp_path / "run.toml").write_bytes(text)
+    (tmp_path / "report.json").write_text("{}")
+    for act in (measured, lambda out: run(small(), out)):
+        with pytest.raises(ValueError, match=message):
+            act(tmp_path)
+
+
+def test_nothing_is_written_of_an_epoch_that_diverged(tmp_path, monkeypatch):
+    class Blown(Plain):
+        def forward(self, x):
+            return super().forward(x) * (1.0 if self.training else float("nan"))
+
+    monkeypatch.setitem(NETS, "blown", Blown)
+    with pytest.raises(Diverged, match="the validation loss is not finite after epoch 1"):
+        run(recipe({"network": "blown", "batch": 2000, "compile": False}), tmp_path / "run")
+    assert [path.name for path in (tmp_path / "run").iterdir()] == ["run.toml"]

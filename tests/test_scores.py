@@ -261,14 +261,15 @@ def test_criticality_of_a_channel_is_its_maximum_over_space(mode):
         layer.Conv2d(1, 2, 1, bias=False, step_mode=mode), neuron.IFNode(step_mode=mode)
     )
     net[0].weight.data = torch.tensor([1.0, 0.5]).view(2, 1, 1, 1)
-    # one place gets 0 then 1, the other 0.5 twice; for channel 0 (u = v + x):
-    #   u = 0, 1    distances -1, 0        u = .5, 1    distances -.5, 0
-    # for channel 1:
-    #   u = 0, .5   distances -1, -.5      u = .25, .5  distances -.75, -.5
-    xs = torch.tensor([[0.0, 0.5], [1.0, 0.5]]).view(2, 1, 1, 1, 2)  # (T, B, C, H, W)
-    silent = torch.zeros_like(xs)  # a second sample: distances -1, -1 everywhere
-    scores = scores_of(over_time(net, mode), criticality, torch.cat([xs, silent], 1))["0.weight"]
-    expected = [(h(-0.5, 0.0) + h(-1.0)) / 2, (h(-0.75, -0.5) + h(-1.0)) / 2]
+    # two places, (T, H W); one wins at the first step, the other at the second (u = v + x):
+    #   channel 0: distances (-.1, -1), (-1, -.2)    channel 1: (-.55, -1), (-1, -.6)
+    one = torch.tensor([[0.9, 0.0], [-0.9, 0.8]])
+    # in a second sample the other place is the best:
+    #   channel 0: (-1, -1), (-.5, -.5)              channel 1: (-1, -1), (-.75, -.75)
+    other = torch.tensor([[0.0, 0.5], [0.0, 0.0]])
+    xs = torch.stack([one, other], 1).view(2, 2, 1, 1, 2)  # (T, B, C, H, W)
+    scores = scores_of(over_time(net, mode), criticality, xs)["0.weight"]
+    expected = [(h(-0.1, -1.0) + h(-0.5)) / 2, (h(-0.55, -1.0) + h(-0.75)) / 2]
     assert scores.flatten().tolist() == pytest.approx(expected, rel=1e-5)
 
 

@@ -4,10 +4,13 @@ import json
 from pathlib import Path
 
 import pytest
+import torch
 
 from spikewire import config, study, tables, words
 from spikewire.config import override
+from spikewire.nets.neurons import LIF
 from spikewire.records import KINDS, Records, folder_name
+from spikewire.schedules import at
 from spikewire.study import Drawing, Grid, Row, Study
 
 SMALL = ["epochs=2", "network.T=2", "network.width=8", "twin=false", "compile=false"]
@@ -93,6 +96,67 @@ def test_paper_g_has_the_numbers_of_its_tables():
             assert row.alpha in (getattr(chosen, "alpha", None), getattr(chosen, "l1", None))
 
 
+def recipe_in(asked, run):
+    """What a run of a study trains."""
+    name, *settings = asked.all_runs[run]
+    return config.recipe(override(config.read(name), settings))
+
+
+def test_no_run_of_paper_c_is_trained_twice():
+    asked = study.read("paper-c")
+    recipes = [recipe_in(asked, run).toml() for run in asked.all_runs]
+    recipes = [text.replace('surrogate = "arctan"\n', "") for text in recipes]  # the default
+    assert len(set(recipes)) == len(recipes)
+
+
+def test_channel_methods_are_compared_at_equal_cost():
+    asked = study.read("paper-c-quarter")
+    grids = [grid for grid in asked.grids if grid.tables == ["channels"]]
+    assert len(grids) == 7
+    shared = set()
+    for grid in grids:
+        assert len(grid.runs()) == 3
+        for run in grid.runs():
+            chosen = recipe_in(asked, run)
+            assert (chosen.method.operations, chosen.data.fraction) == (0.5, 0.2)
+            told = chosen.dump()
+            shared.add(str({key: told[key] for key in told if key not in ("method", "seed")}))
+    assert len(shared) == 1
+    rows = [row for row in asked.all_rows if row.tables == ["channels-differences"]]
+    assert {row.runs[0] for row in rows[:6]} == {"channels-slim-criticality-*"}
+    assert {row.rivals[0] for row in rows[:6]} == {f"{g.name}-*" for g in grids[1:]}
+    for row in rows:  # no pattern names the runs of two methods
+        for pattern in (*row.runs, *row.rivals):
+            assert len(Records(asked, Path()).matching([pattern])) == 3
+
+
+def test_networks_of_paper_c_are_those_of_its_text_but_for_the_released_code():
+    """Table 2: a threshold of 1, and a membrane that keeps a quarter, everywhere."""
+    asked = study.read("paper-c")
+    networks = {}
+    for run in asked.all_runs:
+        chosen = recipe_in(asked, run)
+        networks.setdefault(str(chosen.network), (run, chosen.network))
+        if "released" in run:  # cross-entropy / T, under SGD with momentum
+            settings = chosen.optimizer.lr, chosen.optimizer.weight_decay
+            assert settings == pytest.approx((0.3 / 5, 1e-4 * 5))
+    for run, network in networks.values():
+        with torch.device("meta"):
+            layers = [m for m in config.build(network).modules() if isinstance(m, LIF)]
+        threshold = 0.5 if "released" in run else 1.0
+        assert {(m.tau, m.v_threshold) for m in layers} == {(4 / 3, threshold)}, run
+        assert not any(m.detach_reset for m in layers), run
+
+
+def test_paper_c_follows_gains_through_fine_tuning_with_a_push():
+    for name, figure in (("paper-c", "figure-3-b"), ("paper-c-quarter", "transition")):
+        asked = study.read(name)
+        (drawn,) = (drawing for drawing in asked.figures if drawing.name == figure)
+        for run in drawn.runs.values():
+            assert at(recipe_in(asked, run).method.l1, 1.0) == 1e-4
+            assert callable(recipe_in(asked, run).method.l1)
+
+
 def test_paper_c_has_the_numbers_of_its_tables():
     """Tables 1, 3, 4 and 5 of Chen, Liu, Liu and You 2023."""
     asked = study.read("paper-c")
@@ -121,13 +185,14 @@ def test_paper_c_has_the_numbers_of_its_tables():
         *(5, 46, 12, 9)
     ]
     assert {item for item in asked.items if item.startswith("figure")} == {
-        f"figure-{number}" for number in range(1, 7)
+        f"figure-{number}" for number in range(2, 7)
     }
+    assert "entropy" in asked.items
     for row in asked.rows:
         for run in row.runs:
-            chosen = config.recipe(
-                override(config.read(asked.runs[run][0]), asked.runs[run][1:])
-            ).method
+            chosen = recipe_in(asked, run).method
+            if row.ratio is not None and run.partition("-")[0] != "ratio":
+                assert row.ratio == chosen.churn
             if row.paper_operations is not None:
                 assert chosen.operations == pytest.approx(row.paper_operations / 100)
             elif row.paper_connectivity not in (None, 100.0):
@@ -178,6 +243,24 @@ def test_a_row_is_the_mean_over_the_runs_that_are_there(tmp_path):
     assert (lines[0][accuracy], lines[1][accuracy]) == ("95.00 ± 1.41", words.NONE)
 
 
+def test_operations_saved_are_those_that_methods_count(tmp_path):
+    """Not what was measured, which leaves out padding; unknown of records from before."""
+    names = ["old", "new", "newer"]
+    asked = Study(
+        "t",
+        runs={name: ["mnist"] for name in names},
+        rows=[Row(["t"], "old", "MNIST", runs=["old"]), Row(["t"], "new", "MNIST", runs=["new*"])],
+    )
+    for name, saving in zip(names, ({}, {"saving": 0.25}, {"saving": 0.5}), strict=True):
+        write_run(tmp_path / name, [96.0], [0.5], toml=recipe_of("mnist"))
+        file = tmp_path / name / "report.json"
+        compact = {"parameters": 9, "multiplications": 90.0, "bytes": 36, **saving}
+        told = json.loads(file.read_text()) | {"dense_synops": 100.0, "compact": compact}
+        file.write_text(json.dumps(told))
+    rows = Records(asked, tmp_path).table("t")
+    assert [row["operations"] for row in rows] == [None, 37.5]
+
+
 def test_a_grid_has_a_row_for_each_choice_and_one_for_all_seeds(tmp_path):
     vary = {"optimizer.lr": [0.1, 0.2], "seed": [0, 1]}
     grid = Grid("a", ["mnist"], vary, tables=["trials"], method="GMP", dataset="MNIST")
@@ -220,6 +303,33 @@ def test_runs_are_compared_with_their_rivals_seed_by_seed(tmp_path):
     assert rows["without, sparsity 0.9"]["difference"] is None
     columns, lines = tables.text([ours])
     assert lines[0][columns.index("difference, 95 %")] == "+1.50 ± 6.35"
+
+
+def test_rows_of_a_grid_are_about_its_own_runs(tmp_path):
+    """Whatever other grids are called, and whatever characters of patterns values have."""
+    shared = {"tables": ["t"], "dataset": "MNIST"}
+    seeds, odd = {"seed": [0, 1]}, {"only": [["fc*"], ["conv?"]], "seed": [0, 1]}
+    grids = [
+        Grid("gmp", ["mnist"], seeds, method="GMP", against="set", **shared),
+        Grid("gmp-late", ["mnist"], seeds, method="late", **shared),
+        Grid("set", ["mnist"], seeds, method="SET", **shared),
+        Grid("set-late", ["mnist"], seeds, method="SET late", **shared),
+        Grid("a", ["mnist"], odd, method="odd", against="b", **shared),
+        Grid("b", ["mnist"], odd | {"seed": [1, 0, 2]}, method="rival", **shared),
+    ]
+    asked = Study("t", grids=grids)
+    records = Records(asked, tmp_path)
+    rows = {row.method: row for row in asked.all_rows}
+    named = {name: records.matching(row.runs) for name, row in rows.items()}
+    assert named["GMP"] == ["gmp-0", "gmp-1"]
+    assert records.matching(rows["GMP"].rivals) == ["set-0", "set-1"]
+    assert named["odd, only ['fc*']"] == ["a-['fc*']-0", "a-['fc*']-1"]
+    rivals = records.matching(rows["odd, only ['conv?']"].rivals)
+    assert rivals == ["b-['conv?']-1", "b-['conv?']-0", "b-['conv?']-2"]
+    assert records.needed("t") and records.table("t")
+    wrong = Study("t", grids=[Grid("a", ["mnist"], seeds, against="b", method="A", **shared)])
+    with pytest.raises(ValueError, match="b: the study has no such run"):
+        Records(wrong, tmp_path).needed("t")
 
 
 def test_runs_come_seed_by_seed():
@@ -283,9 +393,9 @@ def test_a_row_over_several_data_sets_counts_each_of_them(tmp_path):
 
 
 def test_a_study_that_asks_for_costs_tells_and_draws_them(tmp_path):
-    words = {"erk": "method.share=erk", "compute": "method.share=compute"}
-    runs = {name: ["mnist", word] for name, word in words.items()}
-    rows = [Row(["t"], name, "MNIST", runs=[name]) for name in words]
+    settings = {"erk": "method.share=erk", "compute": "method.share=compute"}
+    runs = {name: ["mnist", word] for name, word in settings.items()}
+    rows = [Row(["t"], name, "MNIST", runs=[name]) for name in settings]
     rows.append(Row(["t"], "somebody's", "MNIST", paper_accuracy=95.0))
     runs["unknown"] = ["mnist"]  # to the engine
     rows.append(Row(["t"], "unknown", "MNIST", runs=["unknown"]))
@@ -411,6 +521,26 @@ def test_a_failing_run_says_why(command, tmp_path):
     status, _, said = command("reproduce", file, "--train", "--records", tmp_path, "--data", empty)
     assert status == 2
     assert "a: spikewire: " in said and str(empty) in said
+
+
+@pytest.mark.parametrize(
+    ("more", "message"),
+    [
+        ("[[figures]]\nname = 'tradeoff'\nkind = 'tradeof'\nruns = {a = 'a'}", "kind of tradeoff"),
+        ("[[figures]]\nname = 'tradeoff'\nkind = 'tradeoff'\nruns = {a = 'b'}", "'b'"),
+        ("[[rows]]\ntables = ['t']\nmethod = 'A'\ndataset = 'B'\nruns = ['b-*']", "b-*: the study"),
+        ("", "README.md was not written by this command"),
+    ],
+)
+def test_what_could_not_be_written_is_refused_before_training(command, tmp_path, more, message):
+    file, records = tmp_path / "mine.toml", tmp_path / "records"
+    file.write_text(f'title = "Mine"\n[runs]\na = ["digits"]\n{more}\n')
+    if not more:
+        (records / "epochs=1").mkdir(parents=True)
+        (records / "epochs=1" / "README.md").write_text("# My project\n")
+    status, _, said = command("reproduce", file, "--train", "--records", records, "epochs=1")
+    assert status == 2 and message in said
+    assert not list(tmp_path.rglob("run.toml"))
 
 
 def test_a_misspelt_setting_is_refused_before_anything(command, tmp_path):

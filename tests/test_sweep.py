@@ -12,7 +12,7 @@ import pytest
 
 from spikewire import config, study, sweep
 from spikewire.records import Records, folder_name
-from spikewire.run import Stopped
+from spikewire.run import Busy, Stopped
 from spikewire.study import Grid, Search, Study
 from spikewire.train import Diverged, Epoch
 
@@ -168,6 +168,22 @@ def test_a_trial_that_diverges_is_lost_and_no_more(tmp_path, pretended):
     asked = searched(small(), trials=1, **{"optimizer.lr": [9.0]})
     with pytest.raises(ValueError, match="trials/gmp: every trial failed.* no longer finite"):
         sweep.work(Records(asked, tmp_path / "none"))
+
+
+def test_a_run_is_left_to_a_process_that_still_holds_its_folder(tmp_path, pretended, monkeypatch):
+    """As that of a worker which was paused for so long that it was taken for dead."""
+    monkeypatch.setattr(sweep, "_POLL", 0.01)
+    holding = [True]
+
+    def reach(recipe):
+        if holding:
+            holding.pop()
+            raise Busy("another process is at work")
+        return 90.0, 90.0
+
+    begun = pretended(reach)
+    sweep.work(Records(Study("Small", grids=[small(seed=[0])]), tmp_path))
+    assert begun == ["gmp-0", "gmp-0"]
 
 
 def test_a_run_that_diverges_does_not_keep_the_others_from_their_end(tmp_path, pretended):

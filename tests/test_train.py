@@ -7,7 +7,7 @@ from torch.nn.functional import cross_entropy
 from spikewire import Cosine, Criticality, Pruner, Steps
 from spikewire.data import Batches, load
 from spikewire.nets import tiny
-from spikewire.train import LOSSES, Epoch, evaluate, fit
+from spikewire.train import LOSSES, Diverged, Epoch, evaluate, fit
 
 DATA = load("digits")
 
@@ -193,3 +193,22 @@ def test_a_torch_data_loader_will_do_and_continues_bit_exactly():
     assert (stopped.epoch, stopped.batch) == (2, 3)
     list(fit(broken, optimizer, loader, epochs=2, resume=stopped))
     assert all(a.equal(b) for a, b in zip(weights(whole), weights(broken), strict=True))
+
+
+def test_weights_that_the_last_batch_made_infinite_are_refused():
+    net = torch.nn.Linear(2, 2)
+    far = torch.optim.SGD(net.parameters(), 3e38)
+    data = [(torch.rand(8, 2), torch.arange(8) % 2)]
+    steep = fit(
+        net, far, data, epochs=1, loss=lambda outputs, _: 100 * outputs.sum(), compile=False
+    )
+    with pytest.raises(Diverged, match=r"no longer finite in epoch 1 \(weight, bias\)"):
+        next(steep)
+
+
+def test_an_evaluated_loss_that_is_not_finite_is_refused():
+    net = torch.nn.BatchNorm1d(2)
+    data = [(torch.rand(8, 2), torch.arange(8) % 2)]
+    net.running_var.fill_(float("nan"))
+    with pytest.raises(Diverged, match="the test loss is not finite after epoch 1"):
+        next(fit(net, adam(net), data, epochs=1, test=data, compile=False))

@@ -96,6 +96,7 @@ def test_patterns(only, expected):
         (nn.Linear(2, 2), ["weight", "!conv*"], "'!conv\\*' matches no synapses"),
         (nn.Linear(2, 2), ["bias"], "matches no synapses"),
         (nn.Linear(2, 2), ["!weight"], "leaves no synapses"),
+        (nn.Linear(2, 2), [], "only=\\[\\]: give a pattern or more, or None"),
         (nn.BatchNorm2d(3), None, "no synapses"),
         (nn.Linear(2, 2).requires_grad_(False), None, "no trainable parameter"),
     ],

@@ -70,7 +70,8 @@ class Claims:
         """
         folder = self.folder / name
         folder.mkdir(parents=True, exist_ok=True)
-        last = max((int(path.name) for path in folder.iterdir()), default=0)
+        numbers = [path.name for path in folder.iterdir() if path.name.isdecimal()]
+        last = max(map(int, numbers), default=0)  # a file system may add files of its own
         if last and self._alive(_numbered(folder, last)):
             return None
         path = _numbered(folder, last + 1)

@@ -41,7 +41,7 @@ from spikewire import tensorboard as board
 from spikewire.bought import bought
 from spikewire.claims import PATIENCE
 from spikewire.methods import METHODS
-from spikewire.records import WRITTEN, Records, folder_name
+from spikewire.records import Records, folder_name
 from spikewire.rounds import Lottery, play
 from spikewire.runtime import file
 from spikewire.scores import SCORES
@@ -103,7 +103,10 @@ def lottery(
         list[str] | None, typer.Argument(help="key=value, such as optimizer.lr=0.3 epochs=300.")
     ] = None,
     rounds: Annotated[
-        int, typer.Option(min=1, help="Rounds after the dense one; more can be added later.")
+        int,
+        typer.Option(
+            min=1, help="Rounds after the dense one; more can be added later, but for --early-time."
+        ),
     ] = 14,
     fraction: Annotated[
         float, typer.Option(help="Share of the survivors that each round removes.")
@@ -276,6 +279,10 @@ def reproduce(
     asked = at.study
     needed = [run for each in items for run in at.needed(each)] if items else asked.all_runs
     wanted = list(dict.fromkeys(needed))
+    for each in items or asked.items:  # before hours of training
+        at.check(each)
+    if not items:
+        at.check_page()
     if train:
         at.train(wanted, data, jobs, lambda run: typer.echo(f"trained {run}", err=True))
     missing = at.missing(wanted)
@@ -422,8 +429,7 @@ def _written(paths: Iterable[Path], as_json: bool) -> None:
 def _page(at: Records, command: str, as_json: bool) -> None:
     """Write README.md, unless there is one that is none of ours."""
     path = at.place / "README.md"
-    if path.is_file() and WRITTEN not in path.read_text(encoding="utf-8"):
-        raise ValueError(f"{path} was not written by this command: give another --records")
+    at.check_page()
     formats.write(path, at.readme(command).encode())
     _written([path], as_json)
 
@@ -443,8 +449,8 @@ def _show(folders: list[Path], as_json: bool) -> None:
     if distributed.rank() > 0:
         return
     if as_json:
-        for folder in folders:
-            typer.echo((folder / "report.json").read_text().strip())
+        told = [facts.read(folder).report for folder in folders]
+        typer.echo(json.dumps(told[0] if len(told) == 1 else told))
         return
     for folder in folders:
         _bought(folder)
@@ -452,14 +458,28 @@ def _show(folders: list[Path], as_json: bool) -> None:
         _over_runs(folders)
 
 
+# Of the pruned network in PyTorch and in the engine: it has no place between dense and pruned.
+_TIMED = "Time per image"
+
+
 def _bought(folder: Path) -> None:
     run = facts.read(folder)
     twin = facts.twin(folder)
     table = Table("", "dense", "pruned", "bought", title="what pruning bought")
-    for row in bought(run.report, twin.report if twin else None):
-        table.add_row(*map(escape, (row.name, row.dense, row.pruned, row.ratio)))
+    rows = bought(run.report, twin.report if twin else None)
+    timed = [row for row in rows if row.name.startswith(_TIMED)]
+    for row in rows:
+        if row not in timed:
+            table.add_row(*map(escape, (row.name, row.dense, row.pruned, row.ratio)))
     console.print(f"{folder}", highlight=False, markup=False, soft_wrap=True)
     console.print(table)
+    for row in timed:
+        console.print(
+            f"{row.name}: {row.dense} and {row.pruned}, {row.ratio}; {row.note}",
+            highlight=False,
+            markup=False,
+            soft_wrap=True,
+        )
     console.print(
         f"report: {folder / 'report.html'}", highlight=False, markup=False, soft_wrap=True
     )
@@ -522,7 +542,10 @@ class _Display:
     ) -> None:
         if out not in self.tasks:
             self.tasks[out] = self.progress.add_task(
-                str(out), total=recipe.epochs * epoch.batches, completed=epoch.step, state=""
+                escape(str(out)),
+                total=recipe.epochs * epoch.batches,
+                completed=epoch.step,
+                state="",
             )
         state = f"epoch {epoch.epoch} loss {epoch.loss:.4f}"
         if record is not None:

@@ -119,7 +119,7 @@ class Recipe:
     )
     only: Annotated[list[str], BeforeValidator(_listed)] = field(default_factory=list)
     floor: Annotated[int, Field(ge=0)] = 1
-    seed: Annotated[int, Field(ge=0)] = 0
+    seed: Annotated[int, Field(ge=0, lt=2**64)] = 0  # what torch.manual_seed takes
     twin: bool = False
     features: bool = False
 
@@ -251,13 +251,20 @@ def table(kind: str, name: str, known: Mapping[str, str], more: str = "") -> dic
         check(kind, name, known, f", a .toml file{more}")
         text = known[name]
     elif Path(name).is_file():
-        text = Path(name).read_text(encoding="utf-8")
+        text = _text(Path(name))
     else:
         raise ValueError(f"{name}: no such file; by name there are {', '.join(known)}")
     try:
         return tomllib.loads(text)
     except tomllib.TOMLDecodeError as error:
         raise ValueError(f"{name} is not TOML: {error}") from error
+
+
+def _text(file: Path) -> str:
+    try:
+        return file.read_text(encoding="utf-8")
+    except UnicodeDecodeError as error:
+        raise ValueError(f"{file} is not UTF-8 text ({error}): save it as UTF-8") from error
 
 
 def override(table: Mapping[str, Any], words: Iterable[str]) -> dict[str, Any]:

@@ -16,6 +16,7 @@ import os
 import pickle
 import tarfile
 import zipfile
+from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
@@ -429,12 +430,27 @@ def _tiny_imagenet(source: Source, root: Path) -> tuple[Images, Images]:
         for label, name in enumerate(source.classes)
         for path in sorted((place / "train" / name / "images").iterdir(), key=str)
     ]
+    _check_even(source, place / "train", [label for _, label in train])
     told = (place / "val" / "val_annotations.txt").read_text().splitlines()
     test = [
         (place / "val" / "images" / file, source.classes.index(name))
         for file, name, *_ in (line.split("\t") for line in told)
     ]
+    _check_even(source, place / "val", [label for _, label in test])
     return _decoded(train), _decoded(test)
+
+
+def _check_even(source: Source, place: Any, labels: Sequence[int]) -> None:
+    """Refuse a folder whose unpacking was interrupted: its classes are of one size."""
+    found = Counter(labels)
+    sizes = [found[label] for label in range(len(source.classes))]
+    least, most = min(sizes), max(sizes)
+    if not least or least != most:
+        name = source.classes[sizes.index(least)]
+        raise ValueError(
+            f"{place} is not whole: class {name} has {least} images, another has {most}: unpack "
+            f"{source.files[0]} again"
+        )
 
 
 def _decoded(labelled: Sequence[tuple[Any, int]]) -> Images:

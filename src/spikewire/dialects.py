@@ -25,10 +25,12 @@ class Dialect:
 
     Args:
         name: the library.
-        neurons: qualified names of the classes that all its neuron layers descend from.
+        neurons: qualified names of the classes that its neuron layers descend from; what descends
+            from none of them (PSN and SimpleLIFNode of SpikingJelly) is no neuron layer here.
         memory: the tensor that a neuron layer carries from step to step, None at rest.
         reset: put one neuron layer back to rest.
         stepwise: whether the layer's input is one time step (B, ...), not a sequence (T, B, ...).
+        tells: whether `potentials` can be had of this neuron layer.
         potentials: (neuron, state before, input (T, B, ...)) -> pre-reset membrane potentials.
         state: what `potentials` needs to know of the neuron before its call.
         threshold: the firing threshold.
@@ -40,8 +42,22 @@ class Dialect:
     reset: Callable[[Any], None]
     stepwise: Callable[[Any], bool]
     state: Callable[[Any], Any]
+    tells: Callable[[Any], bool]
     potentials: Callable[[Any, Any, Tensor], Tensor]
     threshold: Callable[[Any], float | Tensor]
+
+    def refuse_silent(self, neuron: nn.Module) -> None:
+        """See that a neuron layer tells its membrane potential.
+
+        Raises:
+            ValueError: if it does not.
+        """
+        if not self.tells(neuron):
+            raise ValueError(
+                f"{type(neuron).__name__} does not tell its membrane potential: watch(..., "
+                "membranes=True) and criticality need a SpikingJelly neuron with "
+                "single_step_functional_forward, such as LIFNode, IFNode or ParametricLIFNode"
+            )
 
 
 def _spikingjelly_state(neuron: Any) -> tuple[Any, ...]:
@@ -55,10 +71,10 @@ def _spikingjelly_potentials(neuron: Any, state: tuple[Any, ...], inputs: Tensor
     a copy of the neuron with an unreachable threshold ends a step with.
     """
     charging = copy.copy(neuron)
+    charging._parameters = {k: v for k, v in neuron._parameters.items() if k != "v_threshold"}
+    charging._buffers = {k: v for k, v in neuron._buffers.items() if k != "v_threshold"}
     charging.v_threshold = _UNREACHABLE
     place = list(neuron._memories).index("v")
-    if not hasattr(neuron, "single_step_functional_forward"):
-        raise ValueError(_no_potentials(neuron))
     potentials = []
     for x in inputs:
         state = neuron.materialize_states((x,), state, "s")
@@ -66,14 +82,6 @@ def _spikingjelly_potentials(neuron: Any, state: tuple[Any, ...], inputs: Tensor
         _, state = neuron.single_step_functional_forward((x,), state)
         potentials.append(charged[place])
     return torch.stack(potentials)
-
-
-def _no_potentials(neuron: nn.Module) -> str:
-    return (
-        f"{type(neuron).__name__} does not tell its membrane potential: watch(..., "
-        "membranes=True) and criticality need a SpikingJelly neuron with "
-        "single_step_functional_forward, such as LIFNode, IFNode or ParametricLIFNode"
-    )
 
 
 def _tensor(value: Any) -> Tensor | None:
@@ -85,8 +93,8 @@ def _snntorch_reset(neuron: Any) -> None:
         neuron.reset_mem()
 
 
-def _refuse_potentials(neuron: Any, state: Any, inputs: Tensor) -> Tensor:
-    raise ValueError(_no_potentials(neuron))
+def _untold(neuron: Any, state: Any, inputs: Tensor) -> Tensor:
+    raise NotImplementedError  # `tells` is asked first
 
 
 DIALECTS: tuple[Dialect, ...] = (
@@ -97,6 +105,7 @@ DIALECTS: tuple[Dialect, ...] = (
         reset=lambda neuron: neuron.reset(),
         stepwise=lambda neuron: neuron.step_mode == "s",
         state=_spikingjelly_state,
+        tells=lambda neuron: hasattr(neuron, "single_step_functional_forward"),
         potentials=_spikingjelly_potentials,
         threshold=lambda neuron: neuron.v_threshold,
     ),
@@ -107,7 +116,8 @@ DIALECTS: tuple[Dialect, ...] = (
         reset=_snntorch_reset,
         stepwise=lambda neuron: True,
         state=lambda neuron: None,
-        potentials=_refuse_potentials,
+        tells=lambda neuron: False,
+        potentials=_untold,
         threshold=lambda neuron: neuron.threshold,
     ),
 )

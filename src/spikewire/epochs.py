@@ -101,7 +101,7 @@ def histogram(values: Tensor) -> dict[str, Any]:
     2
     """
     low, high = float(values.min()), float(values.max())
-    counts = torch.histc(values.float().cpu(), _BINS, low, high)
+    counts = torch.histc(values.double().cpu(), _BINS, low, high)  # float counts to 2**24 only
     return {"low": low, "high": high, "counts": [int(count) for count in counts]}
 
 

@@ -2,19 +2,16 @@
 
 from __future__ import annotations
 
-import json
-import tomllib
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import torch
 from pydantic import TypeAdapter, ValidationError
-from safetensors.torch import load_file
 from torch import nn
 from typing_extensions import TypedDict  # pydantic needs it before Python 3.12
 
-from spikewire import config
+from spikewire import config, facts, formats
 from spikewire.config import Recipe
 from spikewire.data import Batches, Data, load
 from spikewire.measure import Report, measure
@@ -31,7 +28,7 @@ def finished(out: Path) -> bool:
     >>> finished(Path("no-such-folder"))
     False
     """
-    return (out / "report.json").is_file()
+    return all((out / name).is_file() for name in ("run.toml", "report.json"))
 
 
 def kept(epoch: int) -> str:
@@ -41,6 +38,22 @@ def kept(epoch: int) -> str:
     'epoch-020.safetensors'
     """
     return f"epoch-{epoch:03}.safetensors"
+
+
+def recipe_of(out: Path) -> Recipe:
+    """The recipe that a run folder holds, with defaults for what it did not know.
+
+    Raises:
+        ValueError: if its run.toml is none, naming the file.
+    """
+    file = out / "run.toml"
+    told = config.table("run", str(file), {})
+    try:
+        return config.recipe(told)
+    except ValueError as error:
+        raise ValueError(
+            f"{file} is no recipe: {error}; restore the file, or give another folder"
+        ) from error
 
 
 def load_data(recipe: Recipe, root: Path | str | None) -> Data:
@@ -90,6 +103,7 @@ def export(
     if to.suffix != ".spikewire" and to.name != "c":
         raise ValueError(f"--to is {to}: give a file NAME.spikewire, or a folder called c")
     recipe, model, data = trained(out, root)
+    report = facts.read(out).report
     test = Batches(data.test, 2, data.mean, data.std, shuffle=False)
     samples, _ = next(iter(test))
     program = program_of(model, samples)
@@ -98,15 +112,15 @@ def export(
             raise ValueError("precision is float16, which C99 does not have: give float32 or int8")
         given = samples if program.input.sequence else samples[None]
         return c99.write(to, program, precision=precision, samples=given.numpy())
-    facts = {
+    told = {
         "data": {"name": data.name, "mean": data.mean, "std": data.std, "classes": data.classes},
         "method": recipe.dump()["method"]["name"],
         "network": recipe.network.name,
         "seed": recipe.seed,
-        "trained": json.loads((out / "report.json").read_text()).get("commit"),
+        "trained": report.get("commit"),
         "versions": provenance(torch.device("cpu"))["versions"],
     }
-    file.save(to, program, precision=precision, facts=facts)
+    file.save(to, program, precision=precision, facts=told)
     return to
 
 
@@ -127,9 +141,9 @@ def compared(
     """
     if network.is_dir():
         raise ValueError(f"{network} is a folder: give a file NAME.spikewire that export wrote")
-    program, facts = file.load(network)
+    program, about = file.load(network)
     try:
-        told = _DATA.validate_python(facts.get("data"))
+        told = _DATA.validate_python(about.get("data"))
     except ValidationError:
         raise ValueError(f"{network} does not say which data it is for: export it again") from None
     test = load(told["name"], root, validation=0.0).test
@@ -173,14 +187,24 @@ def network_of(out: Path) -> tuple[Recipe, nn.Module]:
     """Recipe and network of a finished run.
 
     Raises:
-        ValueError: if the run is not finished.
+        ValueError: if the run is not finished, or its files do not fit the network.
     """
     if not finished(out):
         raise ValueError(f"{out} holds no finished run: train it first, or give another folder")
-    chosen = config.recipe(tomllib.loads((out / "run.toml").read_text()))
+    chosen, file = recipe_of(out), out / DENSE
     model = config.build(chosen.network)
-    model.load_state_dict(load_file(out / DENSE))
+    formats.restore(model, formats.load_weights(file), str(file), edited(chosen))
     return chosen, model
+
+
+def edited(recipe: Recipe) -> str:
+    """How to mend files that do not fit the network of their own recipe.
+
+    >>> edited(Recipe())
+    'if network tiny was edited since, put it back, or train it anew in another folder'
+    """
+    name = recipe.network.name
+    return f"if network {name} was edited since, put it back, or train it anew in another folder"
 
 
 def measured_files(recipe: Recipe, out: Path, model: nn.Module, test: Batches) -> Report:

@@ -340,6 +340,43 @@ def load_weights(path: Path) -> dict[str, Tensor]:
     return dict(found)
 
 
+def restore(
+    model: nn.Module, state: Mapping[str, Any], source: str, mend: str = "give its own"
+) -> None:
+    """Give a network the tensors of a state_dict, or say in one sentence what does not fit.
+
+    Args:
+        model: any network, on any device.
+        state: tensors by name.
+        source: where they are from, such as a file, for the message.
+        mend: what to do about it, for the message.
+
+    Raises:
+        ValueError: if they are of another network.
+
+    >>> restore(nn.Linear(1, 2), nn.Linear(1, 3).state_dict(), "net.pth")
+    Traceback (most recent call last):
+    ...
+    ValueError: net.pth is of another network: weight is of shape (3, 1), not (2, 1); bias is of \
+shape (3,), not (2,): give its own
+    """
+    own = model.state_dict()
+    wrong = [
+        f"{name} is of shape {tuple(state[name].shape)}, not {tuple(value.shape)}"
+        for name, value in own.items()
+        if name in state and isinstance(value, Tensor) and state[name].shape != value.shape
+    ]
+    wrong += [f"{name} is missing" for name in own if name not in state]
+    wrong += [f"{name} is none of the network's" for name in state if name not in own]
+    if wrong:
+        raise ValueError(
+            f"{source} is of another network: {'; '.join(wrong[:3])}"
+            + (f"; and {len(wrong) - 3} more" if len(wrong) > 3 else "")
+            + f": {mend}"
+        )
+    model.load_state_dict(state)
+
+
 def _dense(name: str, shape: tuple[int, ...], tensors: dict[str, Tensor]) -> Tensor:
     """Fill the zeros in; sizes are checked before anything of the claimed shape is made."""
     values, size = tensors.pop(f"{name}.values"), torch.Size(shape).numel()

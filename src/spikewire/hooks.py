@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
+from weakref import WeakSet
 
 import torch
 from torch import Tensor, nn
@@ -27,8 +28,12 @@ class Hooks:
         before: gradients are complete and unscaled, weights have not moved.
         after: the optimizers have moved the weights.
 
+    GradScaler unscales an optimizer's gradients when that one steps, but a round begins with the
+    first: with several, call ``scaler.unscale_`` on each before the first step.
+
     Raises:
-        ValueError: if a tensor is in none of the optimizers, or one cannot be hooked onto.
+        ValueError: if a tensor is in none of the optimizers or in two, or one cannot be hooked
+            onto.
     """
 
     def __init__(
@@ -46,11 +51,12 @@ class Hooks:
             o for o in optimizers if any(o is holder for holder, _ in self._places.values())
         ]
         self._handles: list[Any] = []
-        self._guard: Any = None
+        self._guards: list[Any] = []
         self._waiting: set[int] | None = None
 
     def hold(self) -> None:
         """Take hold of the optimizers."""
+        _HOLDING.add(self)
         for optimizer in self.optimizers:
             self._handles += [
                 optimizer.register_step_pre_hook(self._pre),
@@ -62,16 +68,36 @@ class Hooks:
         for handle in self._handles:
             handle.remove()
         self._handles = []
+        _HOLDING.discard(self)
         self.settle()
+
+    def refuse_rival(self) -> None:
+        """See that no other pruner holds one of these tensors through one of these optimizers.
+
+        Raises:
+            ValueError: if one does.
+        """
+        mine = {(id(holder), id(self._weights[n])): n for n, (holder, _) in self._places.items()}
+        for rival in _HOLDING:
+            for name, (holder, _) in rival._places.items():
+                if (id(holder), id(rival._weights[name])) in mine:
+                    raise ValueError(
+                        f"{name} is held by another pruner: call its finish() first, give the two "
+                        "different synapses with only=[...], or build the optimizer anew"
+                    )
 
     def settle(self) -> None:
         """End a round that is still open: one of several optimizers sat out."""
-        if self._guard is not None:
-            self._guard.remove()
-            self._guard = None
-        if self._waiting is not None:
-            self._waiting = None
+        if self.abandon():
             self._after()
+
+    def abandon(self) -> bool:
+        """Forget an open round as if no optimizer had stepped; whether there was one."""
+        for guard in self._guards:
+            guard.remove()
+        self._guards = []
+        is_open, self._waiting = self._waiting is not None, None
+        return is_open
 
     def group(self, name: str) -> dict[str, Any]:
         """The optimizer's settings for a tensor: learning rate, momentum."""
@@ -80,21 +106,24 @@ class Hooks:
 
     def forget(self, name: str, changed: Tensor) -> None:
         """Zero whatever the optimizer remembers of these entries: any state shaped like them."""
-        optimizer, _ = self._places[name]
-        for value in optimizer.state.get(self._weights[name], {}).values():
-            if isinstance(value, Tensor) and value.shape == changed.shape:
+        for key, value in self._state(name).items():
+            # Rprop's step sizes are no memory of gradients: at 0 they would hardly grow again
+            if key != "step_size" and isinstance(value, Tensor) and value.shape == changed.shape:
                 value.masked_fill_(changed, 0.0)
 
     def momentum(self, name: str) -> Tensor | None:
         """The optimizer's running mean of a tensor's gradient; None if it keeps none."""
-        optimizer, _ = self._places[name]
-        group, weight = self.group(name), self._weights[name]
-        state = optimizer.state.get(weight, {})
+        group, weight, state = self.group(name), self._weights[name], self._state(name)
         if "betas" in group:
             return state.get("exp_avg", torch.zeros_like(weight))
         if group.get("momentum"):
             return state.get("momentum_buffer", torch.zeros_like(weight))
         return None
+
+    def _state(self, name: str) -> Mapping[str, Any]:
+        optimizer: Any = self._places[name][0]
+        # ZeroRedundancyOptimizer leaves it to the optimizer of this process's share
+        return getattr(optimizer, "optim", optimizer).state.get(self._weights[name], {})
 
     def _pre(self, optimizer: Optimizer, args: Any, kwargs: Any) -> Any:
         if _skips(optimizer):
@@ -126,7 +155,21 @@ class Hooks:
             self._before()
             self._waiting = {id(each) for each in self.optimizers}
             if len(self.optimizers) > 1:
-                self._guard = self._model.register_forward_pre_hook(_Guard(self))
+                guard = _Guard(self)
+                self._guards = [m.register_forward_pre_hook(guard) for m in self._guarded()]
+
+    def _guarded(self) -> list[nn.Module]:
+        """What a forward pass can begin with: the network, or a part of it that has synapses."""
+        held = {id(weight) for weight in self._weights.values()}
+        parts = (
+            module
+            for module in self._model.modules()
+            if any(id(parameter) in held for parameter in module.parameters(recurse=False))
+        )
+        return list(dict.fromkeys([self._model, *parts]))
+
+
+_HOLDING: WeakSet[Hooks] = WeakSet()  # those that hold optimizers now
 
 
 class _Guard:
@@ -160,7 +203,13 @@ def _places(
                 "moment between gradient and update: use SGD, Adam or another such optimizer"
             )
         for number, group in enumerate(optimizer.param_groups):
-            found.update({id(parameter): (optimizer, number) for parameter in group["params"]})
+            held = {id(parameter): (optimizer, number) for parameter in group["params"]}
+            both = found.keys() & held.keys()
+            if twice := [name for name, weight in weights.items() if id(weight) in both]:
+                raise ValueError(
+                    f"optimizer: {twice[0]} is in two optimizers: only one may move a synapse"
+                )
+            found |= held
     if missing := [name for name, weight in weights.items() if id(weight) not in found]:
         raise ValueError(
             f"optimizer: it does not hold {', '.join(missing)}: build it on this model's "

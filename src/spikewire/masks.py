@@ -59,10 +59,11 @@ def _choose_together(
     if not low:
         return chosen
     # the best of each tensor come first: should there be room for nothing else, they are all
-    best = [_strongest(name, score.flatten(), floor, True) for name, score in scores.items()]
-    lifted = flat.masked_fill(torch.cat(best), torch.inf)
-    keep = max(keep, sum(map(_count, best)))
-    return _split(_strongest("scores", lifted, keep, exact), scores)
+    best = torch.cat(
+        [_strongest(name, score.flatten(), floor, True) for name, score in scores.items()]
+    )
+    others = flat.masked_fill(best, -torch.inf)
+    return _split(best | _strongest("scores", others, keep - _count(best), exact), scores)
 
 
 def _split(flat: Tensor, like: Mapping[str, Tensor]) -> dict[str, Tensor]:

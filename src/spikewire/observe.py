@@ -16,7 +16,7 @@ from torch import Tensor, nn
 
 from spikewire import distributed
 from spikewire.dialects import Dialect, neurons
-from spikewire.weights import unwrapped
+from spikewire.weights import transposed, unwrapped
 
 
 def spikes_of(outputs: Any) -> Tensor:
@@ -25,7 +25,7 @@ def spikes_of(outputs: Any) -> Tensor:
     >>> spikes_of((torch.tensor(1.0), torch.tensor(0.3)))
     tensor(1.)
     """
-    return outputs[0] if isinstance(outputs, tuple) else outputs
+    return outputs[0] if isinstance(outputs, tuple | list) else outputs
 
 
 class _Listener:
@@ -181,6 +181,8 @@ def watch(model: nn.Module, *, spikes: bool = True, membranes: bool = False) -> 
             "the model has no neuron layer of a known library (SpikingJelly, snnTorch): add a row "
             "to spikewire.dialects.DIALECTS for another"
         )
+    for layer in layers.values() if membranes else ():
+        layer._listener.dialect.refuse_silent(layer.neuron)
     handles = []
     for layer in layers.values():
         handles.append(layer.neuron.register_forward_pre_hook(layer._enter))
@@ -302,6 +304,9 @@ class Probe(Observer):
         quantities: of a potential's distance from the threshold, elementwise; if there are none,
             neurons are not listened to.
         over: "max" or "mean", of a channel's map.
+
+    Raises:
+        ValueError: as `Observer`, or if neurons do not tell their membrane potentials.
     """
 
     def __init__(
@@ -314,12 +319,21 @@ class Probe(Observer):
     ) -> None:
         super().__init__(model, inputs=inputs, layers=bool(quantities))
         self.quantities, self.over = tuple(quantities), over
+        self._weights = {n: w.shape for n, w in model.named_parameters() if w.ndim > 1}
+        self._transposed = transposed(model)
+        for name, listener in self._listeners.items():
+            listener.dialect.refuse_silent(self._modules[name])
 
     def forget(self) -> None:
         self._sums: dict[str, Tensor] = {}
         self._samples: dict[str, int] = {}
         self._open: dict[str, tuple[Tensor, int]] = {}
         self._inputs: dict[str, tuple[Tensor, int]] = {}
+        self._maps: dict[str, torch.Size] = {}
+
+    def outputs(self, synapses: str) -> int:
+        """The dimension of the weights that counts their outputs: 1 of transposed convolutions."""
+        return int(synapses in self._transposed)
 
     def of(self, synapses: str) -> Tensor | None:
         """The first quantity per output channel (C_out,) of the neurons that these synapses feed.
@@ -327,7 +341,7 @@ class Probe(Observer):
         None if no neuron layer follows them, as for a read-out without neurons.
 
         Raises:
-            ValueError: if no forward pass was heard.
+            ValueError: if no forward pass was heard, or the neurons have other channels.
         """
         means = self.means(synapses)
         return None if means is None else means[0]
@@ -340,6 +354,7 @@ class Probe(Observer):
         layer = self.follows.get(synapses)
         if layer not in self._sums:
             return None
+        self._check_channels(synapses, layer)
         sums, samples = self._sums[layer], self._samples[layer]
         return distributed.mean(sums, samples)
 
@@ -374,9 +389,28 @@ class Probe(Observer):
         if name not in self._open:
             return
         total, steps = self._open.pop(name)
-        mean = over_map(total / steps, 3, self.over)  # (quantities, B, C)
+        self._maps[name] = total.shape[2:]
+        channels = (total / steps).movedim(self._channel_of(name), 2)
+        mean = over_map(channels, 3, self.over)  # (quantities, B, C)
         self._sums[name] = self._sums.get(name, 0.0) + mean.sum(1)  # (quantities, C)
         self._samples[name] = self._samples.get(name, 0) + mean.shape[1]
+
+    def _channel_of(self, name: str) -> int:
+        """Where in (quantities, B, ...) the channels are: behind linear layers at the end."""
+        fed = [self._weights.get(s, ()) for s, layer in self.follows.items() if layer == name]
+        return -1 if any(len(shape) == 2 for shape in fed) else 2
+
+    def _check_channels(self, synapses: str, layer: str) -> None:
+        shape, maps = self._weights[synapses], self._maps[layer]
+        channels = shape[self.outputs(synapses)]
+        dimensions = (1, len(maps)) if len(shape) == 2 else (1, len(shape) - 1)
+        if len(maps) not in dimensions or self._sums[layer].shape[-1] != channels:
+            raise ValueError(
+                f"{synapses} has {channels} output channels, but the neurons that it feeds, layer "
+                f"{layer!r}, are {tuple(maps)}, and which of them are whose is not known: leave "
+                f"it out with only=['!{synapses}'], or take a score that hears no neurons, such "
+                "as gradient"
+            )
 
 
 class Traces(Observer):

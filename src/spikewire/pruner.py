@@ -37,8 +37,8 @@ from spikewire.observe import Layer, Observer, Probe
 from spikewire.scores import Score, criticality
 from spikewire.shares import Share, counts
 from spikewire.synapses import Synapses, synapses_of
-from spikewire.units import Unit
-from spikewire.weights import unwrapped
+from spikewire.units import Kernel, Unit
+from spikewire.weights import transposed, unwrapped
 
 # How often, in steps, a method whose sparsity emerges is checked for tensors that died out.
 _CHECK_EVERY = 200
@@ -119,7 +119,8 @@ class Pruner:
         model: any torch network; it keeps its keys, types and methods. Under
             DistributedDataParallel, wrap it first.
         method: what to do, such as ``RigL(sparsity=0.95)``.
-        optimizer: the optimizer that moves the synapses, or several. None if the loop calls
+        optimizer: the optimizer that moves the synapses, or several (under GradScaler, call
+            ``scaler.unscale_`` on each of several before the first steps). None if the loop calls
             `before_step` and `after_step` by hand.
         steps: optimizer steps of the whole training; progress is ``step / steps``.
         only: name patterns of the tensors to prune, see `synaptic_weights`.
@@ -181,11 +182,14 @@ class Pruner:
         if method.structured:
             with testing(self.model):
                 self.channels = channels_of(self.model, self.example)
+        _check_unit(method.unit, transposed(self.model) & {s.name for s in self})
         self.observer = method.observer(self.model)
         self.cost = SpikeCost(self.model, method.activity) if method.activity else None
         self._hooks: Hooks | None = None
         held = list(optimizer) if isinstance(optimizer, Sequence) else [optimizer]
         hooks = self._hooks = self._hooks_on(*held) if optimizer is not None else None
+        if hooks is not None:
+            hooks.refuse_rival()
         if state is not None:
             self.load_state_dict(state)
         else:
@@ -302,9 +306,12 @@ class Pruner:
             for s in self
             if saved[s.name]["mask"] is not None
         }
+        if self._hooks is not None:
+            self._hooks.abandon()
         self.step = int(state["step"])
         self.random.set_state(state["random"].cpu())
         for s in self:
+            s.forget_exposure()
             s.derived = {}
             s.state = {
                 key: value.to(s.weight.device, copy=True)
@@ -437,7 +444,11 @@ class Pruner:
             forget: the optimizer forgets whatever changed: any of its state tensors that is shaped
                 like the weight becomes 0 there.
             restart: where synapses that exist before and after start again at 0 all the same.
+
+        Raises:
+            ValueError: if a mask is not bool, or fits none of the tensors.
         """
+        self._check_masks(masks)
         for s in (s for s in self if s.name in masks):
             changed = s.mask ^ masks[s.name]
             if restart is not None:
@@ -461,7 +472,9 @@ class Pruner:
         """`channels.survey` of this network over the pruner's data."""
         distributed.share_buffers(self.model)  # ranks must see the same network
         with torch.random.fork_rng(devices=[]):  # a DataLoader draws from the user's generator
-            return survey(self.model, self.data or (), look, membranes=membranes)
+            return survey(
+                self.model, () if self.data is None else self.data, look, membranes=membranes
+            )
 
     @torch.no_grad()
     def keep_channels(self, masks: Mapping[str, Tensor]) -> None:
@@ -511,6 +524,25 @@ class Pruner:
 
     # --- inside --------------------------------------------------------------------------------
 
+    def __reduce__(self) -> Any:
+        raise TypeError(
+            "a copy of a pruner would hold no optimizer: copy the network and the optimizer, build "
+            "a pruner on them, and give it state=pruner.state_dict()"
+        )
+
+    def _check_masks(self, masks: Mapping[str, Tensor]) -> None:
+        known = {s.name: s.weight for s in self}
+        for name, mask in masks.items():
+            if name not in known:
+                raise ValueError(
+                    f"masks name {name}, which is not among the synapses {', '.join(known)}"
+                )
+            if mask.dtype != torch.bool or mask.shape != known[name].shape:
+                raise ValueError(
+                    f"the mask of {name} is {mask.dtype} of shape {tuple(mask.shape)}: give a bool "
+                    f"mask of shape {tuple(known[name].shape)}"
+                )
+
     @torch.no_grad()
     def _start(self) -> None:
         self._enforce()
@@ -559,6 +591,15 @@ def _check(method: Any, steps: Any, floor: int) -> None:
         raise ValueError(f"steps={steps!r}: give the optimizer steps of the training, 1 or more")
     if floor < 0:
         raise ValueError(f"floor={floor}: give 0 or more synapses per tensor")
+
+
+def _check_unit(unit: Unit, turned: set[str]) -> None:
+    if turned and unit is not None and not isinstance(unit, Kernel):
+        raise ValueError(
+            f"unit={unit!r}: {', '.join(sorted(turned))} is a transposed convolution, in whose "
+            "weights inputs come first, so that a row is no neuron's: use unit=kernel, or leave "
+            "it out with only=[...]"
+        )
 
 
 def _measures(method: Method) -> bool:

@@ -61,7 +61,8 @@ class Records:
         found: list[str] = []
         known = self.study.all_runs
         for pattern in patterns:
-            these = [name for name in known if fnmatchcase(name, pattern)]
+            exact = pattern in known  # whatever characters of a pattern the name has
+            these = [pattern] if exact else [name for name in known if fnmatchcase(name, pattern)]
             if not these:
                 raise ValueError(f"{pattern}: the study has no such run, only {', '.join(known)}")
             found += these
@@ -82,6 +83,27 @@ class Records:
             check("run", run, self.study.all_runs)
         patterns = (pattern for row in rows for pattern in (*row.runs, *row.rivals))
         return list(dict.fromkeys([*self.matching(patterns), *named]))
+
+    def check(self, item: str) -> None:
+        """Refuse an item that could not be drawn once its runs are there.
+
+        Raises:
+            ValueError: if a run, a pattern or the kind of a figure is none.
+        """
+        self.needed(item)
+        for drawing in self.study.figures:
+            if item_of(drawing.name) == item:
+                check(f"kind of {drawing.name}", drawing.kind, KINDS)
+
+    def check_page(self) -> None:
+        """Refuse to write README.md over one that is none of ours.
+
+        Raises:
+            ValueError: if there is one.
+        """
+        path = self.place / "README.md"
+        if path.is_file() and WRITTEN not in path.read_text(encoding="utf-8", errors="replace"):
+            raise ValueError(f"{path} was not written by this command: give another --records")
 
     def missing(self, runs: Iterable[str]) -> list[str]:
         """Those that are not finished here.
@@ -153,8 +175,8 @@ class Records:
     def table(self, table: str) -> list[dict[str, Any]]:
         """The rows of a table: the paper's numbers, and ours where the runs are there.
 
-        `operations` is the share of multiplications, in percent, that is saved where channels were
-        taken out, as the literature counts FLOPs; `accuracy` is that of the last epoch, `best_on_test`
+        `operations` is the share of multiplications, in percent, that is saved where channels are
+        out, as the literature counts FLOPs; `accuracy` is that of the last epoch, `best_on_test`
         the largest on the test set among the epochs about as sparse as the last one, `validation`
         that of the last epoch on a validation split; `synops` and, in the engine, `milliseconds` of
         a sample are there where the study asks for costs; all are means over `seeds` runs.

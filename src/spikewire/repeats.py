@@ -4,15 +4,18 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable, Iterable, Mapping, Sequence
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
-from spikewire import words
+from spikewire import config, words
 from spikewire.facts import firing_rate, read, stored_bytes, twin
 from spikewire.plots import mean_and_spread
 
 Quantity = Callable[[Mapping[str, Any]], float | None]  # of a report
 REPETITION = ("seed", "out", "twin")  # settings that tell runs of one recipe apart
+# How a network is pruned, kept and described: it is nothing to how a dense one is trained.
+_IDLE = ("method", "possible", "only", "floor", "keep", "features")
 
 
 def collect(runs: Iterable[Path | str]) -> list[dict[str, Any]]:
@@ -38,7 +41,7 @@ def collect(runs: Iterable[Path | str]) -> list[dict[str, Any]]:
         run = read(folder)
         for each in filter(None, (run, twin(run.path))):
             report = {**each.report, "run": str(each.path), "recipe": _recipe(each.config)}
-            dense = (report["recipe"], report.get("seed"))
+            dense = (_budget(report), report.get("seed"))
             key = dense if report["method"] == "dense" else each.path.resolve()
             found.setdefault(key, report)
     return list(found.values())
@@ -47,8 +50,8 @@ def collect(runs: Iterable[Path | str]) -> list[dict[str, Any]]:
 def table(runs: Iterable[Path | str]) -> list[dict[str, str]]:
     """Return one row of text per recipe over several runs: mean ± standard deviation over seeds.
 
-    "against dense" is the difference of mean accuracies, in points, to the dense runs of the same
-    network and data.
+    "against dense" is the difference of mean accuracies, in points, to the dense runs whose recipe
+    is the same but for the method.
 
     Args:
         runs: run folders; their dense twins are included.
@@ -65,11 +68,11 @@ def table(runs: Iterable[Path | str]) -> list[dict[str, str]]:
     for report in collect(runs):
         setting = (report["method"], report.get("network"), report.get("data"))
         # Dense twins are one group: what their pruned siblings were pruned to is no part of them.
-        kind = None if report["method"] == "dense" else report["recipe"]
+        kind = _budget(report) if report["method"] == "dense" else report["recipe"]
         groups.setdefault((*setting, kind), []).append(report)
     dense = {
-        (network, data): _mean(reports, _last)
-        for (method, network, data, _), reports in groups.items()
+        budget: _mean(reports, _last)
+        for (method, *_, budget), reports in groups.items()
         if method == "dense"
     }
     rows = [_row(reports, dense) for reports in groups.values()]
@@ -78,8 +81,7 @@ def table(runs: Iterable[Path | str]) -> list[dict[str, str]]:
 
 def _row(reports: list[dict[str, Any]], dense: Mapping[Any, float | None]) -> dict[str, str]:
     first = reports[0]
-    setting = (first.get("network"), first.get("data"))
-    mean, base = _mean(reports, _last), dense.get(setting)
+    mean, base = _mean(reports, _last), dense.get(_budget(first))
     pruned = first["method"] != "dense"
     known = pruned and mean is not None and base is not None
     return {
@@ -133,3 +135,13 @@ def _percent_rate(report: Mapping[str, Any]) -> float | None:
 def _recipe(config: Mapping[str, Any]) -> str:
     kept = {name: value for name, value in config.items() if name not in REPETITION}
     return json.dumps(kept, sort_keys=True, default=str, ensure_ascii=False)
+
+
+def _budget(report: Mapping[str, Any]) -> str:
+    """All of a recipe that a dense network is trained by: a run and its twin have it in common."""
+    told = {key: value for key, value in json.loads(report["recipe"]).items() if key not in _IDLE}
+    if weights := told.get("weights"):  # beside the run or not, by whichever name
+        told["weights"] = str(config.beside(Path(report["run"]), weights).resolve())
+    with suppress(ValueError):  # defaults that an older record does not know
+        told = config.recipe({**told, "method": "dense"}).dump()
+    return json.dumps(told, sort_keys=True, default=str)

@@ -195,13 +195,13 @@ def play(
     out = Path(out)
     train = partial(runs.run, root=root, show=show, log=log)
     with distributed.group() as device:
+        _refuse_other(lottery, out)
         if not (out / SUMMARY).is_file():
             _rehearse(recipe, lottery)
-        _summarise(lottery, out)
         T = None
         if lottery.early_time:
             train(_glance(recipe), out / "time")
-            known = read(out)["rounds"]
+            known = _rows(out)
             T = known[0]["T"] if known else _enough(out / "time", root, device)
         for number in range(len(lottery.sparsities)):
             if number:
@@ -282,18 +282,31 @@ def _draw(lottery: Lottery, out: Path, number: int) -> None:
     distributed.wait()
 
 
-def _summarise(lottery: Lottery, out: Path) -> None:
-    """Write lottery.json and the figure of what is finished; refuse those of another lottery."""
-    file = out / SUMMARY
-    told = read(out) if file.is_file() else None
-    here = lottery.settings()
-    if told is not None and told["settings"] != here:
+def _refuse_other(lottery: Lottery, out: Path) -> None:
+    """Refuse a folder that holds another lottery, or one that cannot become this one."""
+    if not (out / SUMMARY).is_file():
+        return
+    told, here = read(out), lottery.settings()
+    if told["settings"] != here:
         changed = sorted(key for key in here if told["settings"].get(key) != here[key])
         raise ValueError(
             f"{out} holds another lottery (it differs in {', '.join(changed)}): give another "
             "--out, or delete it"
         )
-    new = {"settings": here, "rounds": _rows(out)}
+    rows = told["rounds"]
+    if rows and len(rows) < len(lottery.sparsities) and rows[-1]["T"] != rows[0]["T"]:
+        last = rows[-1]["round"]
+        raise ValueError(
+            f"{out} has its last round, {folder(last)}, which --early-time trained with all time "
+            f"steps: give --rounds {last}, or another --out for more"
+        )
+
+
+def _summarise(lottery: Lottery, out: Path) -> None:
+    """Write lottery.json and the figure of what is finished."""
+    file = out / SUMMARY
+    told = read(out) if file.is_file() else None
+    new = {"settings": lottery.settings(), "rounds": _rows(out)}
     if new != told and distributed.rank() == 0:
         if new["rounds"]:
             finished = repeats.collect(out / row["folder"] for row in new["rounds"])

@@ -19,12 +19,12 @@ from __future__ import annotations
 
 import copy
 import json
+import os
 import signal
 import statistics
-import tomllib
 import warnings
 from collections.abc import Callable, Generator, Iterator, Mapping
-from contextlib import closing, contextmanager
+from contextlib import ExitStack, closing, contextmanager, suppress
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -34,12 +34,22 @@ from torch import Tensor, nn
 
 from spikewire import config, distributed, formats, report
 from spikewire.augment import AUGMENTS
-from spikewire.compact import compact
+from spikewire.compact import Outline, compact
 from spikewire.config import Recipe
 from spikewire.data import Batches, Data
 from spikewire.epochs import accuracy_of, existing, histogram, record_of
 from spikewire.features import entropies, features
-from spikewire.finished import COMPACT, DENSE, SPARSE, finished, kept, load_data, measured_files
+from spikewire.finished import (
+    COMPACT,
+    DENSE,
+    SPARSE,
+    edited,
+    finished,
+    kept,
+    load_data,
+    measured_files,
+    recipe_of,
+)
 from spikewire.lottery import Masks, draw
 from spikewire.masks import pack, unpack
 from spikewire.measure import measure, readout, testing
@@ -51,9 +61,26 @@ from spikewire.runtime import compare, sparse
 from spikewire.train import Epoch, fit, label
 from spikewire.weights import synaptic_weights
 
+try:
+    import fcntl
+except ImportError:  # a system without such locks
+    fcntl = None  # type: ignore[assignment]
+
 # Test images shown to PyTorch beside the sparse engine, to count spikes that differ: all of them
 # would take longer than a short training. `compared` shows all.
 _COMPARED = 1000
+
+# What a run writes beside run.toml: a folder that has one of these without it is somebody's own.
+_WRITTEN = (
+    "metrics.jsonl",
+    "model*.safetensors",
+    "epoch-*.safetensors",
+    "report.json",
+    "report.html",
+    "figures",
+    "checkpoint",
+    "dense",
+)
 
 Show = Callable[[Path, Recipe, Epoch, dict[str, Any] | None], None]
 """Called after every batch and epoch: folder, recipe, where training is, the last record."""
@@ -61,6 +88,10 @@ Show = Callable[[Path, Recipe, Epoch, dict[str, Any] | None], None]
 
 Log = Callable[[Path, dict[str, Any]], None]
 """Called after every epoch, on rank 0: folder and record."""
+
+
+class Busy(ValueError):  # noqa: N818 - it says what the folder is
+    """Another process is at work in the run folder."""
 
 
 class Stopped(Exception):  # noqa: N818 - as KeyboardInterrupt, it is no error
@@ -85,20 +116,35 @@ def run(
         log: called with every epoch's record, such as `tensorboard.log`.
 
     Raises:
-        ValueError: if ``out`` holds another run, or the recipe does not fit together.
+        ValueError: if ``out`` holds another run, or files that are of none, or the recipe does not
+            fit together.
+        Busy: if another process is at work in ``out``.
         Stopped: after SIGINT or SIGTERM, when everything is saved.
     """
     out = Path(out)
-    with distributed.group() as device:
+    with distributed.group() as device, _alone(out):
         refuse_other(recipe, out)
-        if recipe.twin and not finished(out):
-            _Training(recipe, out, load_data(recipe, root), device, log)  # refuses before the twin
         if recipe.twin:
-            weights = str(config.beside(out, recipe.weights)) if recipe.weights else ""
-            dense = replace(recipe, method=Dense(), weights=weights, possible="", twin=False)
-            _run(dense, out / "dense", root, device, show, log)
+            _run_twin(recipe, out, root, device, show, log)
         _run(recipe, out, root, device, show, log)
     return out
+
+
+def _run_twin(
+    recipe: Recipe,
+    out: Path,
+    root: Path | str | None,
+    device: torch.device,
+    show: Show,
+    log: Log,
+) -> None:
+    weights = str(config.beside(out, recipe.weights)) if recipe.weights else ""
+    dense = replace(recipe, method=Dense(), weights=weights, possible="", twin=False)
+    with _alone(out / "dense"):
+        refuse_other(dense, out / "dense")
+        if not finished(out):
+            _Training(recipe, out, load_data(recipe, root), device, log)  # refuses before the twin
+        _run(dense, out / "dense", root, device, show, log)
 
 
 def _run(
@@ -136,16 +182,17 @@ def optimizer_of(recipe: Recipe, model: nn.Module) -> torch.optim.Optimizer:
 
 
 def refuse_other(recipe: Recipe, out: Path) -> None:
-    """Refuse a folder that holds the run of another recipe.
+    """Refuse a folder that holds the run of another recipe, or files that are of no run.
 
     Raises:
-        ValueError: naming what differs.
+        ValueError: naming what differs, or what is there.
 
     >>> refuse_other(Recipe(), Path("no-such-folder"))
     """
-    file = out / "run.toml"
-    if file.is_file():
-        written = config.recipe(tomllib.loads(file.read_text()))  # with defaults it did not know
+    if not (out / "run.toml").is_file():
+        _refuse_files(recipe, out)
+    else:
+        written = recipe_of(out)
         there, here = _identity(written, out), _identity(recipe, out)
         if there != here:
             changed = sorted(k for k in there | here if there.get(k) != here.get(k))
@@ -154,6 +201,17 @@ def refuse_other(recipe: Recipe, out: Path) -> None:
                 "--out, or delete it"
             )
     distributed.wait()
+
+
+def _refuse_files(recipe: Recipe, out: Path) -> None:
+    """Refuse a folder that is no run's, but has files that a run would replace or delete."""
+    patterns = [name for name in _WRITTEN if name != "dense" or not recipe.twin]  # it comes first
+    there = sorted(path.name for pattern in patterns for path in out.glob(pattern))
+    if there:
+        raise ValueError(
+            f"{out} holds {', '.join(there)}, but no run.toml: it is no run folder, and a run "
+            "would write over them: give another --out, or move them away"
+        )
 
 
 def _identity(recipe: Recipe, out: Path) -> dict[str, Any]:
@@ -193,9 +251,11 @@ class _Training:
         self.optimizer = optimizer_of(recipe, self.model)
         saved = formats.load_checkpoint(out / "checkpoint")
         if saved is not None:
-            _load(self.model, self.optimizer, saved)
+            formats.restore(self.model, saved["model"], str(out / "checkpoint"), edited(recipe))
+            _load(self.optimizer, saved["optimizer"])
         elif recipe.weights:
-            _start_from(config.beside(out, recipe.weights), self.model)
+            file = config.beside(out, recipe.weights)
+            formats.restore(self.model, formats.load_weights(file), f"weights: {file}")
         self.pruner = Pruner(
             self.model,
             recipe.method,
@@ -330,6 +390,8 @@ class _Training:
             "compact": {
                 "parameters": measured.parameters,
                 "multiplications": measured.operations.dense,
+                # not `pruner.outline`: that speaks to the other processes, which do not come here
+                "saving": Outline(self.model, self.pruner.example).saving({}),
                 "accuracy": measured.accuracy,
                 "bytes": size,
             }
@@ -425,33 +487,13 @@ def _check_features(model: nn.Module, data: Data, device: torch.device) -> None:
     entropies(model, [blank])
 
 
-def _load(model: nn.Module, optimizer: torch.optim.Optimizer, saved: dict[str, Any]) -> None:
-    model.load_state_dict(saved["model"])
-    state = saved["optimizer"]
+def _load(optimizer: torch.optim.Optimizer, state: dict[str, Any]) -> None:
     optimizer.load_state_dict(
         {
             "state": {int(index): value for index, value in state["state"].items()},
             "param_groups": state["param_groups"],
         }
     )
-
-
-def _start_from(file: Path, model: nn.Module) -> None:
-    """Give a network the weights in a file."""
-    state, own = formats.load_weights(file), model.state_dict()
-    wrong = [
-        f"{name} is of shape {tuple(state[name].shape)}, not {tuple(value.shape)}"
-        for name, value in own.items()
-        if name in state and state[name].shape != value.shape
-    ]
-    wrong += [f"{name} is missing" for name in own if name not in state]
-    wrong += [f"{name} is none of the network's" for name in state if name not in own]
-    if wrong:
-        raise ValueError(
-            f"weights: {file} is of another network: {'; '.join(wrong[:3])}"
-            + (f"; and {len(wrong) - 3} more" if len(wrong) > 3 else "")
-        )
-    model.load_state_dict(state)
 
 
 def possible(recipe: Recipe, out: Path, model: nn.Module) -> Masks | None:
@@ -504,6 +546,45 @@ def _engine(model: nn.Module, test: Batches) -> dict[str, Any]:
     except (ValueError, ImportError) as reason:  # a trained network is worth its report anyway
         return {"reason": str(reason)}
     return compare(network, here, still).as_dict()
+
+
+@contextmanager
+def _alone(out: Path) -> Iterator[None]:
+    """Hold a run folder, made if absent, against other processes; left empty, it goes again.
+
+    Of the processes that train one network, the first holds it for all. The lock leaves no file,
+    and the system frees that of a process that was killed.
+    """
+    first = distributed.rank() == 0
+    with ExitStack() as undo:
+        if distributed.agree(first and not _held(out, undo)):
+            raise Busy(f"another process is at work in {out}: wait for it, or give another --out")
+        yield
+
+
+def _held(out: Path, undo: ExitStack) -> bool:
+    """Whether this process has now got the folder."""
+    missing = [folder for folder in (out, *out.parents) if not folder.exists()]
+    out.mkdir(parents=True, exist_ok=True)
+    for folder in reversed(missing):
+        undo.callback(_remove_empty, folder)
+    if fcntl is None:
+        return True
+    number = os.open(out, os.O_RDONLY)
+    undo.callback(os.close, number)
+    try:
+        fcntl.flock(number, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+        return False
+    except OSError:  # a file system without locks
+        return True
+    undo.callback(fcntl.flock, number, fcntl.LOCK_UN)  # a child may have the folder open as well
+    return True
+
+
+def _remove_empty(folder: Path) -> None:
+    with suppress(OSError):
+        folder.rmdir()
 
 
 @contextmanager

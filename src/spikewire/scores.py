@@ -254,7 +254,7 @@ class CriticalityScore:
         return (self.surrogate.value if self.primitive else self.surrogate.slope,)
 
     def __call__(self, synapses: Synapses, pruner: Pruner) -> Tensor:
-        return _of_outputs(synapses.weight, pruner.criticality.of(synapses.name))
+        return _of_outputs(synapses, pruner, pruner.criticality.of(synapses.name))
 
 
 @dataclass(frozen=True)
@@ -291,13 +291,14 @@ class DensityScore:
         return torch.Tensor.double, lambda distance: distance.double().square()
 
     def __call__(self, synapses: Synapses, pruner: Pruner) -> Tensor:
-        weight, moments = synapses.weight, pruner.criticality.means(synapses.name)
+        moments = pruner.criticality.means(synapses.name)
         if moments is None:
-            return torch.full_like(weight, -torch.inf)
+            return torch.full_like(synapses.weight, -torch.inf)
         mean, square = moments
         variance = (square - mean**2).clamp(min=torch.finfo(torch.float32).eps)
         density = (-(mean**2) / (2 * variance)).exp() / (2 * math.pi * variance).sqrt()
-        return _of_inputs(_of_outputs(weight, density), pruner.criticality.inputs(synapses.name))
+        scores = _of_outputs(synapses, pruner, density)
+        return _of_inputs(scores, pruner.criticality.inputs(synapses.name))
 
 
 criticality = CriticalityScore()
@@ -307,11 +308,14 @@ slamp = SpikingLampScore()
 synops = SynOpsScore()
 
 
-def _of_outputs(weight: Tensor, channels: Tensor | None) -> Tensor:
+def _of_outputs(synapses: Synapses, pruner: Pruner, channels: Tensor | None) -> Tensor:
     """The same score for the whole fan-in of a channel; -inf where none is known."""
+    weight = synapses.weight
     if channels is None:
         return torch.full_like(weight, -torch.inf)
-    return channels.to(weight).view(-1, *[1] * (weight.ndim - 1)).expand_as(weight)
+    place = pruner.criticality.outputs(synapses.name)
+    alone = channels.to(weight).view(-1, *[1] * (weight.ndim - 1)).movedim(0, place)
+    return alone.expand_as(weight)
 
 
 def _of_inputs(scores: Tensor, rates: Tensor | None) -> Tensor:

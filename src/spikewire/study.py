@@ -95,12 +95,15 @@ class Grid:
             for values in product(*self.vary.values())
         }
 
-    def rows(self) -> list[Row]:
-        """The rows of its tables.
+    def rows(self, others: Iterable[Grid] = ()) -> list[Row]:
+        """The rows of its tables, told apart by all that varies but the seed.
+
+        Args:
+            others: the grids of the study, of which `against` names one.
 
         >>> grid = Grid("a", ["mnist"], {"optimizer.lr": [0.1], "seed": [0, 1]}, ["t"], "GMP")
         >>> [(row.method, row.runs) for row in grid.rows()]
-        [('GMP, lr 0.1', ['a-0.1-*'])]
+        [('GMP, lr 0.1', ['a-0.1-0', 'a-0.1-1'])]
         """
         if not self.tables:
             return []
@@ -109,17 +112,29 @@ class Grid:
         for values in product(*told.values()):
             chosen = dict(zip(told, values, strict=True))
             words = [f"{key.rpartition('.')[2]} {value}" for key, value in chosen.items()]
-            suffix = "-".join(str(chosen.get(key, "*")) for key in self.vary)
-            label = ", ".join([self.method, *words])
-            rivals = [f"{self.against}-{suffix}"] if self.against else []
-            row = Row(self.tables, label, self.dataset, runs=[f"{self.name}-{suffix}"])
-            rows.append(replace(row, rivals=rivals))
+            row = Row(self.tables, ", ".join([self.method, *words]), self.dataset)
+            rivals = self._rivals(chosen, others) if self.against else []
+            rows.append(replace(row, runs=self._named(chosen), rivals=rivals))
         return rows
+
+    def _rivals(self, chosen: Mapping[str, Any], others: Iterable[Grid]) -> list[str]:
+        """The runs that those with these values are compared with."""
+        grids = (grid for grid in others if grid.name == self.against)
+        found = [name for grid in grids for name in grid._named(chosen)]
+        return found or [self.against]  # names no run: whoever looks for it says so
+
+    def _named(self, chosen: Mapping[str, Any]) -> list[str]:
+        """The names of the runs with these values, whatever their seed."""
+        told = [{**chosen, "seed": seed} for seed in self.vary.get("seed", [None])]
+        asked = ["-".join([self.name, *(str(one.get(key)) for key in self.vary)]) for one in told]
+        return [name for name in asked if name in self.runs()]
 
 
 @dataclass(frozen=True)
 class Row:
     """One line of a table: what the paper says and the runs, by name pattern, that stand beside it.
+
+    A pattern that is the name of a run is that run alone.
 
     Connectivities, accuracies and operations saved are in percent; `alpha` is the strength of the
     penalty, `ratio` the share of synapses or channels that come back. `paper` is the method that
@@ -256,8 +271,9 @@ class Study:
     @cached_property
     def all_rows(self) -> list[Row]:
         """The rows of the study, of its contrasts and of its grids."""
-        made = (row for many in (*self.contrasts, *self.grids) for row in many.rows())
-        return [*self.rows, *made]
+        differences = (row for contrast in self.contrasts for row in contrast.rows())
+        grids = (row for grid in self.grids for row in grid.rows(self.grids))
+        return [*self.rows, *differences, *grids]
 
     @property
     def tables(self) -> list[str]:

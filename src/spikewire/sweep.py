@@ -429,6 +429,8 @@ class _Worker:
         with claim, suppress(Lost):
             try:
                 job(claim)
+            except runs.Busy:  # its owner was taken for dead, and will see that it lost the claim
+                return False
             except Diverged as error:  # what others have to do goes on
                 self.failed[name] = str(error)
         return True
@@ -474,7 +476,7 @@ class _Worker:
         recipe = _recipe(name, words)
         try:
             runs.run(recipe, out, root=self.data, show=keep_watch)
-        except Diverged:
+        except (Diverged, runs.Busy):
             raise
         except ValueError as error:
             raise ValueError(f"{name}: {error}") from error

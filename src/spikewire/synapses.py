@@ -90,6 +90,10 @@ class Synapses:
         self.weight.data, self._visible = self._visible, None
         return self.weight.data
 
+    def forget_exposure(self) -> None:
+        """Take what the optimizer sees for the weights: both are about to be set anew."""
+        self._visible = None
+
 
 def synapses_of(
     model: nn.Module,

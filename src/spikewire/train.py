@@ -38,7 +38,7 @@ _COMPILE_PAYS_FROM = 2000
 
 
 class Diverged(ValueError):  # noqa: N818 - it says what training did
-    """The loss is no longer finite."""
+    """The loss, or a weight, is no longer finite."""
 
 
 class Loader(Protocol):
@@ -183,7 +183,7 @@ def fit(
 
     Raises:
         ValueError: on wrong arguments.
-        Diverged: as soon as the loss is no longer finite.
+        Diverged: as soon as the loss, or after an epoch a weight, is no longer finite.
 
     >>> from spikewire.data import Batches, load
     >>> from spikewire.nets import tiny
@@ -216,6 +216,7 @@ def fit(
             progress(state)
             if halt := distributed.agree(stop()):
                 break
+        _check_weights(model, state.epoch)
         state = _summed(state, device)
         due = state.epoch % evaluate_every == 0 or state.epoch == epochs
         if state.complete and due:
@@ -383,8 +384,25 @@ def _evaluated(
     for name in ("validation", "test"):
         accuracy[name] = losses[name] = None
         if (batches := parts.get(name)) is not None:
-            accuracy[name], losses[name], rate = evaluate(model, batches, objective)
+            accuracy[name], lost, rate = evaluate(model, batches, objective)
+            if not math.isfinite(lost):
+                raise Diverged(
+                    f"the {name} loss is not finite after epoch {state.epoch}: lower the learning "
+                    "rate (optimizer.lr), or see what the network does when it is not training"
+                )
+            losses[name] = lost
     return replace(state, accuracy=accuracy, losses=losses, firing_rate=rate)
+
+
+def _check_weights(model: nn.Module, epoch: int) -> None:
+    """Refuse weights that the last step has made infinite: no loss has shown them yet."""
+    learned = ((name, p) for name, p in model.named_parameters() if p.requires_grad)
+    wrong = [name for name, p in learned if not bool(p.isfinite().all())]
+    if distributed.agree(bool(wrong)):
+        raise Diverged(
+            f"weights are no longer finite in epoch {epoch} ({', '.join(wrong[:3])}): lower the "
+            "learning rate (optimizer.lr)"
+        )
 
 
 def _summed(state: Epoch, device: torch.device) -> Epoch:

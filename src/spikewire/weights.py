@@ -60,6 +60,19 @@ def split(model: nn.Module) -> tuple[list[nn.Parameter], list[nn.Parameter]]:
     return synapses, rest
 
 
+def transposed(model: nn.Module) -> set[str]:
+    """Names of the weights of transposed convolutions, whose outputs are counted second.
+
+    >>> transposed(nn.Sequential(nn.Conv2d(1, 2, 3), nn.ConvTranspose2d(2, 1, 3)))
+    {'1.weight'}
+    """
+    return {
+        f"{name}.weight".removeprefix(".")
+        for name, module in model.named_modules()
+        if getattr(module, "transposed", False)
+    }
+
+
 def unwrapped(model: nn.Module) -> nn.Module:
     """The user's own network inside torch.compile, DistributedDataParallel and AveragedModel.
 
@@ -98,6 +111,8 @@ def _selected(names: list[str], only: Sequence[str] | None) -> list[str]:
     if only is None:
         return names
     patterns = [only] if isinstance(only, str) else list(only)
+    if not patterns:
+        raise ValueError("only=[]: give a pattern or more, or None for all synapses")
     for pattern in patterns:
         if not any(fnmatchcase(name, pattern.removeprefix("!")) for name in names):
             raise ValueError(

@@ -1,15 +1,14 @@
 """Taking out channels: which ones go, which come back, and what is left of the network."""
 
-import copy
-
 import pytest
 import torch
 from torch import nn
 
 from spikewire import Pruner
-from spikewire.channels import chance, criticality
-from spikewire.compact import compact
+from spikewire.channels import criticality, gain, gradient
+from spikewire.compact import Outline, compact
 from spikewire.dialects import reset
+from spikewire.measure import measure
 from spikewire.methods import SCA, APoZ, GReg1, GReg2, Slim, SlimCriticality
 from spikewire.nets import resnet19, vgg16
 from spikewire.schedules import Constant
@@ -126,6 +125,22 @@ def test_operations_count_whatever_the_sparsity_and_only_what_can_be_saved():
         train(vgg16(**SMALL), Slim(operations=0.999), 1, data=PICTURES)
 
 
+def deep_ones_first(pruner):
+    """The deeper a channel, the less it is worth."""
+    last = len(pruner.channels)
+    return {c.name: last - n + torch.rand(len(c.mask)) for n, c in enumerate(pruner.channels)}
+
+
+def test_what_is_asked_for_is_saved_in_depth_too_where_padding_is_most_of_an_image():
+    torch.manual_seed(0)
+    net = vgg16(**SMALL)
+    whole = measure(net, PICTURES).operations.dense
+    method = Slim(operations=0.4, drop=deep_ones_first, until=0.25)
+    net = train(net, method, 3, data=PICTURES).model
+    assert 0.4 <= Outline(net, PICTURES).saving({}) < 0.42
+    assert 1 - measure(compact(net, PICTURES), PICTURES).operations.dense / whole < 0.36
+
+
 def test_no_floor_leaves_a_channel_all_the_same():
     net = Chain()
     with torch.no_grad():
@@ -192,15 +207,35 @@ def test_the_most_critical_of_the_others_come_back_with_all_they_had():
     assert pruner.model.bn1.weight.tolist() == pytest.approx([0.9, 0.1, 0.0, 0.0])
 
 
+def slope_at_the_largest_place(layer):
+    return (1 / (1 + (torch.pi * layer.distance) ** 2)).mean(0).flatten(2).amax(2)
+
+
 def test_criticality_revives_on_a_spiking_network():
+    """The largest gains, then the most critical of the others: 35 % and 15 % of all channels."""
     torch.manual_seed(0)
     net = vgg16(**SMALL)
-    other = copy.deepcopy(net)
-    revived = train(net, SlimCriticality(0.5, until=0.25), 3, data=PICTURES)
-    by_chance = train(other, SlimCriticality(0.5, until=0.25, grow=chance), 3, data=PICTURES)
-    assert masks(revived) != masks(by_chance)
-    kept = [sum(map(sum, masks(pruner).values())) for pruner in (revived, by_chance)]
-    assert kept == [sum(len(c.mask) for c in revived.channels) // 2] * 2
+    for module in net.modules():
+        if isinstance(module, nn.BatchNorm2d):
+            nn.init.uniform_(module.weight, 0.5, 3.0)
+            module.momentum = 1.0
+    net(PICTURES)
+    reset(net)
+    for module in net.modules():
+        if isinstance(module, nn.BatchNorm2d):
+            module.momentum = 0.0  # the event sees what we see
+    pruner = train(net, SlimCriticality(0.5, l1=0.0, until=0.25), 2, data=PICTURES)
+    seen = pruner.survey(slope_at_the_largest_place, membranes=True)
+    gains = torch.cat([*gain(pruner).values()])
+    hopes = torch.cat([seen[c.ahead].float() for c in pruner.channels])
+    stay = len(gains) // 2
+    strongest = gains.argsort(descending=True)[: stay - int(0.3 * stay)]
+    others = hopes.index_fill(0, strongest, -torch.inf)
+    critical = others.argsort(descending=True, stable=True)[: int(0.3 * stay)]
+    expected = torch.zeros(len(gains), dtype=torch.bool)
+    expected[strongest] = expected[critical] = True
+    step(net, pruner._hooks.optimizers[0], PICTURES)
+    assert torch.cat([c.mask for c in pruner.channels]).equal(expected)
     assert SlimCriticality().grow is criticality
 
 
@@ -288,6 +323,25 @@ def test_all_filters_are_pushed_before_the_choice():
     assert found[1] == pytest.approx([0.05] * 4, abs=1e-5)
     assert found[2] == pytest.approx([0.1, -0.01, 0.1, -0.01], abs=1e-5)
     assert found[4] == pytest.approx([0.55, -0.01, 0.55, -0.01], abs=1e-5)
+
+
+def test_what_can_be_saved_leaves_out_what_is_left_alone():
+    """Growing regularisation does not touch the sums of ResNet19: the limit is that of the rest."""
+    torch.manual_seed(0)
+    net = resnet19(**SMALL)
+    with pytest.raises(ValueError, match=r"saved, as 9 others are left alone; ask") as told:
+        train(net, GReg1(operations=0.9, begin=0.0, until=0.25), 1, data=PICTURES)
+    limit = float(str(told.value).partition("channels ")[2].partition(" ")[0])
+    method = GReg1(operations=limit - 1e-3, begin=0.0, until=0.25)
+    pruner = train(resnet19(**SMALL), method, 3, data=PICTURES)
+    assert pruner.outline().saving({}) == pytest.approx(limit, abs=2e-3)
+    assert {int(c.mask.sum()) for c in pruner.channels if c.behind is not None} == {1}
+
+
+def test_a_score_of_gradients_is_not_asked_before_there_are_any():
+    net = vgg16(**SMALL)
+    pruner = train(net, Slim(operations=0.4, drop=gradient, until=0.25), 3, data=PICTURES)
+    assert pruner.outline().saving({}) >= 0.4
 
 
 def test_sums_are_left_alone():

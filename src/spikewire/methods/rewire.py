@@ -372,7 +372,8 @@ class Criticality(Rewire):
         sparsity: the final one.
         churn: the share r of the budget that is revived.
         grow: pruned synapses of highest score are revived, at weight 0.
-        until: progress at which the final sparsity is reached and the wiring frozen.
+        until: progress at which the final sparsity is reached and the wiring frozen; half of the
+            training is our reading, the paper does not say how its 200 epochs are split.
 
     Raises:
         ValueError: if one of them is out of its range.

@@ -105,13 +105,30 @@ class TakeOut(Method):
         for score in (self.drop, self.grow) if at(self.churn, 0.0) else (self.drop,):
             if getattr(score, "looks", False):
                 pruner.rehearse(score)
-        least = {c.name: torch.arange(len(c.mask)) < self.floor(pruner) for c in pruner.channels}
-        if self.operations and (most := pruner.outline().saving(least)) < self.operations:
-            raise ValueError(
-                f"operations={self.operations}: with {self.floor(pruner)} left of each "
-                "normalisation's channels "
-                f"{most:.3f} of them are saved; ask for less"
-            )
+        if self.operations:
+            self._refuse_too_much(pruner)
+
+    def _refuse_too_much(self, pruner: Pruner) -> None:
+        floor, ranked = self.floor(pruner), self._ranked(pruner)
+        masks = {c.name: c.mask for c in pruner.channels if c.name in ranked}
+        least = {name: torch.arange(len(mask)) < floor for name, mask in masks.items()}
+        if (most := pruner.outline().saving(least)) >= self.operations:
+            return
+        spared = len(pruner.channels) - len(least)
+        alone = f", as {spared} others are left alone" if spared else ""
+        raise ValueError(
+            f"operations={self.operations}: with {floor} left of each normalisation's channels "
+            f"{most:.3f} of them are saved{alone}; ask for less"
+        )
+
+    def _ranked(self, pruner: Pruner) -> set[str]:
+        """Normalisations whose channels may go: those that ``drop`` says something of."""
+        ranked: set[str] = set()
+        try:
+            pruner.rehearse(lambda pruner: ranked.update(self.drop(pruner)))
+        except ValueError:  # it asks for a gradient, which nothing has before training
+            return {c.name for c in pruner.channels}
+        return ranked
 
     def event(self, pruner: Pruner) -> bool:
         return reaches(pruner, self.until)
