@@ -34,10 +34,10 @@ WORDS = [
 
 
 MOMENTS = [  # in the order in which a lottery of 3 + 2 + 2 epochs writes them
-    "lottery.json",
     "round-00/epoch-001.safetensors",
     "round-00/checkpoint/checkpoint-12.safetensors",
     "round-00/report.json",
+    "lottery.json",
     "round-01/masks-01.safetensors",
     "round-01/checkpoint/checkpoint.json",
     "round-01/report.json",
