@@ -59,3 +59,16 @@ def test_a_run_and_its_twin_begin_with_the_same_weights(tmp_path, fake_run):
         file.write_text("\n".join([*more, file.read_text()]))
     *_, row = repeats.table([tmp_path / "run"])
     assert row["method"] == "gradr" and row["against dense"] != NONE
+
+
+def test_a_search_may_give_each_method_its_own_optimizer(tmp_path, fake_run):
+    run = fake_run(tmp_path / "run", epochs=2, twin=True)
+    searched = (run / "run.toml").read_text().replace("lr = 0.001", "lr = 0.004")
+    (run / "run.toml").write_text(searched)
+    *_, row = repeats.table([run])
+    assert row["against dense"] != NONE
+    other = fake_run(tmp_path / "other", epochs=2, target=0.0, method="dense")
+    slower = (other / "run.toml").read_text().replace("lr = 0.001", "lr = 0.002")
+    (other / "run.toml").write_text(slower)
+    *_, row = repeats.table([run, other])
+    assert row["against dense"] == NONE  # two dense twins, and nothing that tells which

@@ -51,7 +51,7 @@ def table(runs: Iterable[Path | str]) -> list[dict[str, str]]:
     """Return one row of text per recipe over several runs: mean ± standard deviation over seeds.
 
     "against dense" is the difference of mean accuracies, in points, to the dense runs whose recipe
-    is the same but for the method.
+    is the same but for the method; or, where a search gave each its own optimizer, but for both.
 
     Args:
         runs: run folders; their dense twins are included.
@@ -70,18 +70,16 @@ def table(runs: Iterable[Path | str]) -> list[dict[str, str]]:
         # Dense twins are one group: what their pruned siblings were pruned to is no part of them.
         kind = _budget(report) if report["method"] == "dense" else report["recipe"]
         groups.setdefault((*setting, kind), []).append(report)
-    dense = {
-        budget: _mean(reports, _last)
-        for (method, *_, budget), reports in groups.items()
-        if method == "dense"
-    }
+    dense = [reports for (method, *_), reports in groups.items() if method == "dense"]
     rows = [_row(reports, dense) for reports in groups.values()]
     return sorted(rows, key=lambda row: [row[name] for name in ("data", "network", "method")])
 
 
-def _row(reports: list[dict[str, Any]], dense: Mapping[Any, float | None]) -> dict[str, str]:
+def _row(
+    reports: list[dict[str, Any]], dense: Sequence[Sequence[Mapping[str, Any]]]
+) -> dict[str, str]:
     first = reports[0]
-    mean, base = _mean(reports, _last), dense.get(_budget(first))
+    mean, base = _mean(reports, _last), _mean(_twins(first, dense), _last)
     pruned = first["method"] != "dense"
     known = pruned and mean is not None and base is not None
     return {
@@ -137,9 +135,22 @@ def _recipe(config: Mapping[str, Any]) -> str:
     return json.dumps(kept, sort_keys=True, default=str, ensure_ascii=False)
 
 
-def _budget(report: Mapping[str, Any]) -> str:
+def _twins(
+    report: Mapping[str, Any], dense: Sequence[Sequence[Mapping[str, Any]]]
+) -> Sequence[Mapping[str, Any]]:
+    """The group of dense runs that a run is compared with; none if it cannot be told."""
+    for searched in ((), ("optimizer",)):
+        wanted = _budget(report, searched)
+        found = [runs for runs in dense if _budget(runs[0], searched) == wanted]
+        if len(found) == 1:
+            return found[0]
+    return ()
+
+
+def _budget(report: Mapping[str, Any], but: Iterable[str] = ()) -> str:
     """All of a recipe that a dense network is trained by: a run and its twin have it in common."""
-    told = {key: value for key, value in json.loads(report["recipe"]).items() if key not in _IDLE}
+    idle = (*_IDLE, *but)
+    told = {key: value for key, value in json.loads(report["recipe"]).items() if key not in idle}
     if weights := told.get("weights"):  # beside the run or not, by whichever name
         told["weights"] = str(config.beside(Path(report["run"]), weights).resolve())
     with suppress(ValueError):  # defaults that an older record does not know
