@@ -14,7 +14,6 @@ from safetensors.torch import load_file
 from torch import multiprocessing
 
 from spikewire import METHODS, distributed, plots, report, tables, words
-from spikewire import run as module
 from spikewire.bought import bought
 from spikewire.compact import rebuild
 from spikewire.config import build, override, read, recipe
@@ -22,8 +21,9 @@ from spikewire.epochs import histogram
 from spikewire.facts import read as read_run
 from spikewire.finished import export, measured
 from spikewire.formats import load_sparse
+from spikewire.lock import Busy, alone
 from spikewire.nets import NETS
-from spikewire.run import Busy, run
+from spikewire.run import run
 from spikewire.train import Diverged
 
 SMALL = ["epochs=3", "network.T=2", "network.width=8", "twin=false", "compile=false"]
@@ -455,7 +455,7 @@ def test_a_folder_belongs_to_one_process_until_it_ends_or_is_killed(tmp_path):
     child = os.fork()
     if not child:
         try:
-            with module._alone(out):
+            with alone(out):
                 os.write(begin, b".")
                 signal.pause()
         finally:
@@ -466,7 +466,7 @@ def test_a_folder_belongs_to_one_process_until_it_ends_or_is_killed(tmp_path):
         run(small(), out)
     os.kill(child, signal.SIGKILL)
     os.waitpid(child, 0)
-    with module._alone(out), module._alone(out / "dense"):
+    with alone(out), alone(out / "dense"):
         assert [path.name for path in out.iterdir()] == ["dense"]
     assert not list(out.iterdir())
 

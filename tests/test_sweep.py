@@ -11,8 +11,9 @@ import optuna
 import pytest
 
 from spikewire import config, study, sweep
+from spikewire.lock import Busy
 from spikewire.records import Records, folder_name
-from spikewire.run import Busy, Stopped
+from spikewire.run import Stopped
 from spikewire.study import Grid, Search, Study
 from spikewire.train import Diverged, Epoch
 

@@ -8,6 +8,9 @@ from typing import Any, NamedTuple
 from spikewire import words
 from spikewire.facts import alive_of, firing_rate, neurons_of
 
+# Of the pruned network in PyTorch and in the engine: its first column is not the dense network's.
+TIMED = "Time per image, one at a time"
+
 
 class Bought(NamedTuple):
     """One row of the table of what pruning bought; all cells are text for people.
@@ -141,7 +144,7 @@ def _engine_rows(report: Mapping[str, Any]) -> list[Bought]:
             f"of PyTorch {words.percent(engine.get('accuracy_dense'))}"
         )
     dense, quick = engine.get("milliseconds_dense"), engine["milliseconds_sparse"]
-    return [_ratio_row("Time per image, one at a time", dense, quick, words.duration, note)]
+    return [_ratio_row(TIMED, dense, quick, words.duration, note)]
 
 
 def _best(report: Mapping[str, Any]) -> tuple[float | None, int | None]:

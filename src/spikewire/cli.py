@@ -38,7 +38,7 @@ from spikewire import finished as results
 from spikewire import run as runs
 from spikewire import sweep as sweeps
 from spikewire import tensorboard as board
-from spikewire.bought import bought
+from spikewire.bought import TIMED, bought
 from spikewire.claims import PATIENCE
 from spikewire.methods import METHODS
 from spikewire.records import Records, folder_name
@@ -458,16 +458,12 @@ def _show(folders: list[Path], as_json: bool) -> None:
         _over_runs(folders)
 
 
-# Of the pruned network in PyTorch and in the engine: it has no place between dense and pruned.
-_TIMED = "Time per image"
-
-
 def _bought(folder: Path) -> None:
     run = facts.read(folder)
     twin = facts.twin(folder)
     table = Table("", "dense", "pruned", "bought", title="what pruning bought")
     rows = bought(run.report, twin.report if twin else None)
-    timed = [row for row in rows if row.name.startswith(_TIMED)]
+    timed = [row for row in rows if row.name == TIMED]
     for row in rows:
         if row not in timed:
             table.add_row(*map(escape, (row.name, row.dense, row.pruned, row.ratio)))

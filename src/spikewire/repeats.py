@@ -80,8 +80,7 @@ def _row(
 ) -> dict[str, str]:
     first = reports[0]
     mean, base = _mean(reports, _last), _mean(_twins(first, dense), _last)
-    pruned = first["method"] != "dense"
-    known = pruned and mean is not None and base is not None
+    gain = mean - base if mean is not None and base is not None else None
     return {
         "method": first["method"],
         "network": first.get("network") or words.NONE,
@@ -89,7 +88,7 @@ def _row(
         "runs": str(len(reports)),
         "sparsity": _over_seeds(reports, lambda run: 100 * run["sparsity"], "{:.2f} %"),
         "accuracy": _over_seeds(reports, _last, "{:.2f} %"),
-        "against dense": words.signed(mean - base) if known else words.NONE,  # type: ignore[operator]
+        "against dense": words.NONE if gain is None else words.signed(gain),
         "SynOps": _over_seeds(reports, lambda run: run.get("synops"), "{:,.0f}"),
         "energy": _over_seeds(reports, lambda run: run.get("energy_nj"), "{:,.1f} nJ"),
         "file": _over_seeds(reports, stored_bytes, "{:,.0f} B"),
@@ -139,6 +138,8 @@ def _twins(
     report: Mapping[str, Any], dense: Sequence[Sequence[Mapping[str, Any]]]
 ) -> Sequence[Mapping[str, Any]]:
     """The group of dense runs that a run is compared with; none if it cannot be told."""
+    if report["method"] == "dense":
+        return ()
     for searched in ((), ("optimizer",)):
         wanted = _budget(report, searched)
         found = [runs for runs in dense if _budget(runs[0], searched) == wanted]

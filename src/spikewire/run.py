@@ -19,13 +19,13 @@ from __future__ import annotations
 
 import copy
 import json
-import os
 import signal
 import statistics
 import warnings
 from collections.abc import Callable, Generator, Iterator, Mapping
-from contextlib import ExitStack, closing, contextmanager, suppress
+from contextlib import closing, contextmanager
 from dataclasses import asdict, dataclass, replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -50,6 +50,7 @@ from spikewire.finished import (
     measured_files,
     recipe_of,
 )
+from spikewire.lock import alone
 from spikewire.lottery import Masks, draw
 from spikewire.masks import pack, unpack
 from spikewire.measure import measure, readout, testing
@@ -60,11 +61,6 @@ from spikewire.pruner import Pruner
 from spikewire.runtime import compare, sparse
 from spikewire.train import Epoch, fit, label
 from spikewire.weights import synaptic_weights
-
-try:
-    import fcntl
-except ImportError:  # a system without such locks
-    fcntl = None  # type: ignore[assignment]
 
 # Test images shown to PyTorch beside the sparse engine, to count spikes that differ: all of them
 # would take longer than a short training. `compared` shows all.
@@ -88,10 +84,6 @@ Show = Callable[[Path, Recipe, Epoch, dict[str, Any] | None], None]
 
 Log = Callable[[Path, dict[str, Any]], None]
 """Called after every epoch, on rank 0: folder and record."""
-
-
-class Busy(ValueError):  # noqa: N818 - it says what the folder is
-    """Another process is at work in the run folder."""
 
 
 class Stopped(Exception):  # noqa: N818 - as KeyboardInterrupt, it is no error
@@ -122,29 +114,23 @@ def run(
         Stopped: after SIGINT or SIGTERM, when everything is saved.
     """
     out = Path(out)
-    with distributed.group() as device, _alone(out):
+    with distributed.group() as device, alone(out):
         refuse_other(recipe, out)
+        train = partial(_run, root=root, device=device, show=show, log=log)
         if recipe.twin:
-            _run_twin(recipe, out, root, device, show, log)
-        _run(recipe, out, root, device, show, log)
+            dense, place = _twin(recipe, out), out / "dense"
+            with alone(place):
+                refuse_other(dense, place)
+                if not finished(out):  # what the run refuses is said before its twin is trained
+                    _Training(recipe, out, load_data(recipe, root), device, log)
+                train(dense, place)
+        train(recipe, out)
     return out
 
 
-def _run_twin(
-    recipe: Recipe,
-    out: Path,
-    root: Path | str | None,
-    device: torch.device,
-    show: Show,
-    log: Log,
-) -> None:
+def _twin(recipe: Recipe, out: Path) -> Recipe:
     weights = str(config.beside(out, recipe.weights)) if recipe.weights else ""
-    dense = replace(recipe, method=Dense(), weights=weights, possible="", twin=False)
-    with _alone(out / "dense"):
-        refuse_other(dense, out / "dense")
-        if not finished(out):
-            _Training(recipe, out, load_data(recipe, root), device, log)  # refuses before the twin
-        _run(dense, out / "dense", root, device, show, log)
+    return replace(recipe, method=Dense(), weights=weights, possible="", twin=False)
 
 
 def _run(
@@ -546,45 +532,6 @@ def _engine(model: nn.Module, test: Batches) -> dict[str, Any]:
     except (ValueError, ImportError) as reason:  # a trained network is worth its report anyway
         return {"reason": str(reason)}
     return compare(network, here, still).as_dict()
-
-
-@contextmanager
-def _alone(out: Path) -> Iterator[None]:
-    """Hold a run folder, made if absent, against other processes; left empty, it goes again.
-
-    Of the processes that train one network, the first holds it for all. The lock leaves no file,
-    and the system frees that of a process that was killed.
-    """
-    first = distributed.rank() == 0
-    with ExitStack() as undo:
-        if distributed.agree(first and not _held(out, undo)):
-            raise Busy(f"another process is at work in {out}: wait for it, or give another --out")
-        yield
-
-
-def _held(out: Path, undo: ExitStack) -> bool:
-    """Whether this process has now got the folder."""
-    missing = [folder for folder in (out, *out.parents) if not folder.exists()]
-    out.mkdir(parents=True, exist_ok=True)
-    for folder in reversed(missing):
-        undo.callback(_remove_empty, folder)
-    if fcntl is None:
-        return True
-    number = os.open(out, os.O_RDONLY)
-    undo.callback(os.close, number)
-    try:
-        fcntl.flock(number, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except BlockingIOError:
-        return False
-    except OSError:  # a file system without locks
-        return True
-    undo.callback(fcntl.flock, number, fcntl.LOCK_UN)  # a child may have the folder open as well
-    return True
-
-
-def _remove_empty(folder: Path) -> None:
-    with suppress(OSError):
-        folder.rmdir()
 
 
 @contextmanager

@@ -45,6 +45,7 @@ from spikewire import run as runs
 from spikewire.claims import PATIENCE, Claim, Claims, Lost
 from spikewire.config import Recipe
 from spikewire.finished import finished
+from spikewire.lock import Busy
 from spikewire.records import Records
 from spikewire.study import Grid, Search, Study, plain, study_of
 from spikewire.train import Diverged, Epoch
@@ -429,7 +430,7 @@ class _Worker:
         with claim, suppress(Lost):
             try:
                 job(claim)
-            except runs.Busy:  # its owner was taken for dead, and will see that it lost the claim
+            except Busy:  # its owner was taken for dead, and will see that it lost the claim
                 return False
             except Diverged as error:  # what others have to do goes on
                 self.failed[name] = str(error)
@@ -476,7 +477,7 @@ class _Worker:
         recipe = _recipe(name, words)
         try:
             runs.run(recipe, out, root=self.data, show=keep_watch)
-        except (Diverged, runs.Busy):
+        except (Diverged, Busy):
             raise
         except ValueError as error:
             raise ValueError(f"{name}: {error}") from error
