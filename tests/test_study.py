@@ -551,6 +551,14 @@ def test_a_misspelt_setting_is_refused_before_anything(command, tmp_path):
     assert not (tmp_path / "here").exists()
 
 
+def test_a_table_is_trained_seed_by_seed(command, tmp_path, monkeypatch):
+    trained: list[str] = []
+    monkeypatch.setattr(Records, "train", lambda self, runs, *_: trained.extend(runs))
+    command("reproduce", "paper-c-quarter", "regrowth", "--train", "--records", tmp_path)
+    seeds = [run[-1] for run in trained]
+    assert seeds == sorted(seeds) and set(seeds) == {"0", "1", "2"}
+
+
 def test_a_figure_needs_its_own_runs_and_no_others():
     records = Records(study.read("paper-g"), Path("nowhere"))
     assert "mnist-dense" in records.needed("figure-5")

@@ -277,8 +277,8 @@ def reproduce(
     if train and at is not given:
         raise ValueError(f"{name} searches for settings first: spikewire sweep {name}")
     asked = at.study
-    needed = [run for each in items for run in at.needed(each)] if items else asked.all_runs
-    wanted = list(dict.fromkeys(needed))
+    needed = {run for each in items for run in at.needed(each)} if items else asked.all_runs
+    wanted = [run for run in asked.all_runs if run in needed]
     for each in items or asked.items:  # before hours of training
         at.check(each)
     if not items:
