@@ -8,6 +8,7 @@ import sys
 import warnings
 from dataclasses import dataclass
 
+import numpy as np
 import pytest
 import torch
 from spikingjelly.activation_based import neuron
@@ -95,6 +96,9 @@ WRONG = {
     "bias in possible": ({"possible": {"0.bias": some((6,))}}, "possible names"),
     "wrong shape in possible": ({"possible": {"0.weight": some((8, 6))}}, r"\(8, 6\)"),
     "numbers in possible": ({"possible": {"0.weight": some((6, 8), torch.float)}}, "bool"),
+    "numpy in possible": ({"possible": {"0.weight": np.ones((6, 8), bool)}}, "is a ndarray: give"),
+    "possible as a list": ({"possible": [some((6, 8))]}, "possible is a list: give a dict"),
+    "state of a network": ({"state": lambda net: net.state_dict()}, "state is no pruner's"),
     "no neurons": ({"method": Criticality(), "model": two_layers()}, "no neuron layer"),
     "state of other steps": (
         {"state": lambda net: Pruner(net, Dense(), steps=7).state_dict()},
@@ -118,6 +122,10 @@ WRONG = {
         "weight is a transposed convolution",
     ),
     "a method that fails to start": ({"method": SET(share=unfair)}, "of the user's own"),
+    "the same where connections are not possible everywhere": (
+        {"method": SET(share=unfair), "possible": {"0.weight": ~some((6, 8))}},
+        "of the user's own",
+    ),
 }  # fmt: skip
 
 
@@ -461,7 +469,7 @@ def test_rewire_from_the_user_s_own_loop():
 @pytest.mark.parametrize(
     ("masks", "words"),
     [
-        ({"0.bias": torch.ones(6, dtype=torch.bool)}, "0.bias, which is not among the synapses"),
+        ({"0.bias": torch.ones(6, dtype=torch.bool)}, "0.bias, not among the synapses"),
         ({"0.weight": torch.ones(8, dtype=torch.bool)}, r"give a bool mask of shape \(6, 8\)"),
         ({"2.weight": torch.ones(4, 6)}, "torch.float32"),
     ],

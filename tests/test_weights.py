@@ -57,6 +57,7 @@ def half_frozen():
         ),
         (nn.Sequential(nn.LayerNorm((4, 4)), nn.GroupNorm(2, 4), nn.Linear(4, 4)), ["2.weight"]),
         (nn.Sequential(nn.Embedding(9, 4), nn.EmbeddingBag(9, 4), nn.Linear(4, 4)), ["2.weight"]),
+        (nn.Sequential(nn.Linear(0, 4), nn.Linear(4, 4)), ["1.weight"]),
         (nn.Sequential(Thresholds(), ScaleNorm()), ["0.recurrent_weights"]),
         (tied(), ["0.weight", "2.weight"]),
         (half_frozen(), ["1.weight"]),

@@ -36,12 +36,14 @@ from spikewire.measure import Uses, pairs, testing, uses
 from spikewire.observe import Layer, Observer, Probe
 from spikewire.scores import Score, criticality
 from spikewire.shares import Share, counts
-from spikewire.synapses import Synapses, synapses_of
+from spikewire.synapses import Synapses, check_masks, synapses_of
 from spikewire.units import Kernel, Unit
 from spikewire.weights import transposed, unwrapped
 
 # How often, in steps, a method whose sparsity emerges is checked for tensors that died out.
 _CHECK_EVERY = 200
+
+_SAVED = {"method", "step", "steps", "random", "synapses"}
 
 
 class Method:
@@ -290,8 +292,10 @@ class Pruner:
         """Continue where `state_dict` was taken.
 
         Raises:
-            ValueError: if it belongs to other tensors or another number of steps.
+            ValueError: if it is no pruner's, belongs to other tensors or another number of steps.
         """
+        if not isinstance(state, Mapping) or _SAVED - state.keys():
+            raise ValueError("state is no pruner's: give what state_dict() of one returned")
         saved, name = state["synapses"], type(self.method).__name__
         theirs = [*saved, *state.get("channels", ())]
         names = [owned.name for owned in (*self, *self.channels)]
@@ -448,7 +452,7 @@ class Pruner:
         Raises:
             ValueError: if a mask is not bool, or fits none of the tensors.
         """
-        self._check_masks(masks)
+        check_masks("masks", masks, {s.name: s.weight for s in self})
         for s in (s for s in self if s.name in masks):
             changed = s.mask ^ masks[s.name]
             if restart is not None:
@@ -530,23 +534,16 @@ class Pruner:
             "a pruner on them, and give it state=pruner.state_dict()"
         )
 
-    def _check_masks(self, masks: Mapping[str, Tensor]) -> None:
-        known = {s.name: s.weight for s in self}
-        for name, mask in masks.items():
-            if name not in known:
-                raise ValueError(
-                    f"masks name {name}, which is not among the synapses {', '.join(known)}"
-                )
-            if mask.dtype != torch.bool or mask.shape != known[name].shape:
-                raise ValueError(
-                    f"the mask of {name} is {mask.dtype} of shape {tuple(mask.shape)}: give a bool "
-                    f"mask of shape {tuple(known[name].shape)}"
-                )
-
     @torch.no_grad()
     def _start(self) -> None:
+        given = [(s.weight, s.weight.clone()) for s in self if s.possible is not None]
         self._enforce()
-        self.method.start(self)
+        try:
+            self.method.start(self)
+        except BaseException:
+            for weight, values in given:
+                weight.copy_(values)
+            raise
         self._listen()
 
     def _enforce(self) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -108,30 +109,49 @@ def synapses_of(
     >>> [s.name for s in synapses_of(nn.Linear(2, 1))]
     ['weight']
     """
-    possible = possible or {}
-    found = [Synapses(name, w, possible.get(name)) for name, w in synaptic_weights(model, only)]
-    if unknown := set(possible) - {s.name for s in found}:
+    weights = dict(synaptic_weights(model, only))
+    possible = {} if possible is None else possible
+    check_masks("possible", possible, weights)
+    for name, weight in weights.items():
+        _check(name, weight)
+    return [Synapses(name, weight, possible.get(name)) for name, weight in weights.items()]
+
+
+def check_masks(argument: str, masks: Any, weights: Mapping[str, Tensor]) -> None:
+    """Refuse what is no dict of bool masks that fit these weights.
+
+    Raises:
+        ValueError: naming the argument, or what of it is wrong.
+
+    >>> check_masks("masks", {"a": torch.tensor([True])}, {"a": torch.ones(1)})
+    """
+    if not isinstance(masks, Mapping):
         raise ValueError(
-            f"possible names {sorted(unknown)}, which are not among the prunable tensors "
-            f"{', '.join(s.name for s in found)}"
+            f"{argument} is a {type(masks).__name__}: give a dict of bool masks by name, such as "
+            f"{{{next(iter(weights))!r}: mask}}"
         )
-    for s in found:
-        _check(s)
-    return found
-
-
-def _check(s: Synapses) -> None:
-    if hasattr(s.weight, "device_mesh") or type(s.weight).__name__ == "FlatParameter":
+    if unknown := sorted(set(masks) - set(weights)):
         raise ValueError(
-            f"{s.name} is sharded (FSDP): a ranking needs whole tensors; train with "
+            f"{argument} names {', '.join(unknown)}, not among the synapses: {', '.join(weights)}"
+        )
+    for name, mask in masks.items():
+        shape = tuple(weights[name].shape)
+        if not isinstance(mask, Tensor):
+            told = f"a {type(mask).__name__}"
+        elif mask.dtype != torch.bool or mask.shape != shape:
+            told = f"{mask.dtype} of shape {tuple(mask.shape)}"
+        else:
+            continue
+        raise ValueError(
+            f"{argument}[{name!r}] is {told}: give a bool mask of shape {shape}, like the weight"
+        )
+
+
+def _check(name: str, weight: Tensor) -> None:
+    if hasattr(weight, "device_mesh") or type(weight).__name__ == "FlatParameter":
+        raise ValueError(
+            f"{name} is sharded (FSDP): a ranking needs whole tensors; train with "
             "DistributedDataParallel"
         )
-    if not torch.isfinite(s.weight).all():
-        raise ValueError(f"{s.name} holds NaN or infinite weights: initialise or load it again")
-    if s.possible is not None and (
-        s.possible.shape != s.weight.shape or s.possible.dtype != torch.bool
-    ):
-        raise ValueError(
-            f"possible[{s.name!r}] is {s.possible.dtype} of shape {tuple(s.possible.shape)}: give "
-            f"a bool mask of shape {tuple(s.weight.shape)}, like the weight"
-        )
+    if not torch.isfinite(weight).all():
+        raise ValueError(f"{name} holds NaN or infinite weights: initialise or load it again")

@@ -96,7 +96,8 @@ def _candidates(model: nn.Module) -> Iterator[tuple[str, nn.Parameter]]:
     owners = dict(model.named_modules())
     for name, parameter in model.named_parameters():
         owner, _, last = name.rpartition(".")
-        if parameter.requires_grad and parameter.ndim >= 2 and "weight" in last:
+        trained = parameter.requires_grad and parameter.numel()
+        if trained and parameter.ndim >= 2 and "weight" in last:
             if not _is_norm_or_embedding(owners[owner]):
                 yield name, parameter
 
