@@ -91,6 +91,7 @@ def test_methods_and_recipes(command):
     assert "did you mean 'rigl'" in command("methods", "rigle")[2]
     status, printed, _ = command("recipes", "--json")
     assert status == 0 and "digits" in json.loads(printed)
+    assert all(told.endswith(".") for told in json.loads(printed).values())  # a whole sentence
     assert json.loads(command("recipes", "digits", "--json")[1])["data"]["name"] == "digits"
     status, printed, _ = command("recipes")
     assert status == 0 and "digits" in printed

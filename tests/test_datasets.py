@@ -566,8 +566,21 @@ def test_events_that_are_not_the_recorded_ones_are_refused(tmp_path):
     with pytest.raises(ValueError, match="not a whole file of packed events"):
         read(DATASETS["braille"], tmp_path)
     file.unlink()
-    with pytest.raises(
-        FileNotFoundError, match=r"expected braille/braille_letters_th10"
-    ) as missing:
-        read(DATASETS["braille"], tmp_path, download=True)
-    assert "download it" not in str(missing.value)  # which cannot be
+    with pytest.raises(FileNotFoundError, match=r"expected braille/data_braille_letters_th10"):
+        read(DATASETS["braille"], tmp_path)
+
+
+def test_published_events_are_read_as_packed_ones_are(tmp_path):
+    """A list of trials, each taxel with its times of either polarity; every fifth one tests."""
+    trials = [{"letter": "Space", "events": [[[], []] for _ in range(12)]} for _ in range(5)]
+    trials += [{"letter": "B", "events": [[[], [0.26, 0.12]]] + [[[], []]] * 11}]
+    trials[4]["events"][11][0] += [0.0, 1.3]
+    file = tmp_path / "braille" / "data_braille_letters_th10"
+    file.parent.mkdir()
+    file.write_bytes(pickle.dumps(trials))
+    with pytest.raises(ValueError, match="data_braille_letters_th10 is not as published"):
+        read(DATASETS["braille"], tmp_path)
+    train, test = read(published("braille"), tmp_path)
+    assert (train.labels.tolist(), test.labels.tolist()) == ([0, 0, 0, 0, 2], [0])
+    assert test.pixels[0].nonzero().tolist() == [[0, 0, 11, 0], [26, 0, 11, 0]]
+    assert train.pixels.nonzero().tolist() == [[4, 2, 1, 0, 0], [4, 5, 1, 0, 0]]

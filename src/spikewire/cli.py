@@ -413,7 +413,7 @@ def recipes(
         typer.echo(json.dumps(known))
         return
     for name, about in known.items():
-        typer.echo(f"{name:<16} {about}")
+        typer.echo(f"{name:<{max(map(len, known))}}  {about}")
 
 
 def _folder(recipe: str, settings: list[str]) -> Path:

@@ -370,7 +370,7 @@ class _Unpickler(pickle.Unpickler):
         if (module, name) in self.admitted:
             return self.admitted[module, name]
         raise ValueError(
-            f"a CIFAR batch asks for {module}.{name}, which the published files do not: "
+            f"a file of the data set asks for {module}.{name}, which the published one does not: "
             "do not trust this file, and get it again"
         )
 
@@ -472,14 +472,17 @@ def _decoded(labelled: Sequence[tuple[Any, int]]) -> Images:
 def _braille(source: Source, root: Path) -> tuple[Images, Images]:
     """Touch events in steps of 50 ms, (T, polarity, taxel, 1); every fifth trial of a letter tests.
 
-    Events of a taxel and polarity that share a step are one. The publisher has no split. The file
-    has, for all trials in turn, ``label`` and ``count`` of events; for all events in turn, ``t`` in
-    seconds and ``c`` = 2 taxel + polarity.
+    Events of a taxel and polarity that share a step are one. The publisher has no split. A packed
+    file has, for all trials in turn, ``label`` and ``count`` of events; for all events in turn,
+    ``t`` in seconds and ``c`` = 2 taxel + polarity.
     """
-    path = root / source.folder / _BRAILLE_FILE
-    if not path.is_file():
-        raise _missing(source, root, f"{source.folder}/{path.name}")
-    labels, counts, channels, times = _packed_events(source, path)
+    packed, raw = (root / source.folder / file for file in (_BRAILLE_PACKED, *source.files))
+    if packed.is_file():
+        labels, counts, channels, times = _packed_events(source, packed)
+    elif raw.is_file():
+        labels, counts, channels, times = _raw_events(source, raw)
+    else:
+        raise _missing(source, root, f"{source.folder}/{raw.name} or {packed.name}")
     trials = np.repeat(np.arange(len(counts)), counts)
     steps = np.minimum(times / _BRAILLE_STEP, _BRAILLE_STEPS - 1).astype(np.int64)
     pixels = np.zeros((len(counts), _BRAILLE_STEPS, 2, 12, 1), np.uint8)
@@ -510,6 +513,21 @@ def _packed_events(source: Source, path: Path) -> list[np.ndarray]:
     ):
         raise ValueError(f"{path} has events of other sizes than 12 taxels have: get it again")
     return [labels, counts, channels, times]
+
+
+def _raw_events(source: Source, path: Path) -> list[np.ndarray]:
+    """The same of the published list of trials: ``letter``, and ``events[taxel][polarity]``."""
+    content = path.read_bytes()
+    source.check(path.name, content)
+    trials = _Unpickler(io.BytesIO(content)).load()
+    channels = [[times for taxel in trial["events"] for times in taxel] for trial in trials]
+    sizes = np.array([[len(times) for times in each] for each in channels])
+    return [
+        np.array([source.classes.index(trial["letter"].lower()) for trial in trials]),
+        sizes.sum(1),
+        np.repeat(np.tile(np.arange(sizes.shape[1]), len(sizes)), sizes.ravel()),
+        np.array([time for each in channels for times in each for time in times]),
+    ]
 
 
 def _names(text: str) -> tuple[str, ...]:
@@ -568,10 +586,12 @@ _TINY_IMAGENET_CLASSES = _names("""
 """)
 
 _BRAILLE_CLASSES = ("space", *"abcdefghijklmnopqrstuvwxyz")
-_BRAILLE_FILE = "braille_letters_th10.npz.xz"
+_BRAILLE_RAW = "data_braille_letters_th10"
+_BRAILLE_PACKED = "braille_letters_th10.npz.xz"
 _BRAILLE_STEP, _BRAILLE_STEPS = 0.05, 27  # seconds; the last event is at 1.3
 
 _BRAILLE_CHECKSUMS = {
+    _BRAILLE_RAW: "sha256:9c74da8eb0dff3055363853d3c41d336847a6f5d833067924484363774938473",
     "label": "sha256:47a0bef544bfa6a3580e30ee5c9e05c673542bfd6f20c25c898144dc807172f7",
     "count": "sha256:e4b326227ecf3bd43cc391670200958b1e56f49890ac2f3be3ead7ef609fce61",
     "c": "sha256:03ad81b2c917ef9baf94ffb9208fbbd323fc4b976ed955cfab0b80bb23cd9a76",
@@ -675,12 +695,15 @@ _SOURCES = (
         checksums={"tiny-imagenet-200.zip": "md5:90528d7ca1a48142e341f4ef8d21d0de"},
     ),
     # Mueller-Cleve et al., 2022, "Braille letter reading", doi:10.5281/zenodo.7050094: the events
-    # of threshold 10, packed anew without a pickle; in this form there is nothing to download
+    # of threshold 10, which the authors also have beside their code
     Source(
         "braille",
         _BRAILLE_CLASSES,
         _braille,
         folder="braille",
+        url="https://raw.githubusercontent.com/miskarous/tactile_braille_reading/"
+        "30e2adf4872886d05755e964476a8acfa4f855c0/notebooks/data/",
+        files=(_BRAILLE_RAW,),
         checksums=_BRAILLE_CHECKSUMS,
     ),
 )

@@ -29,7 +29,7 @@ _SPARSE = "spikewire-sparse-1"
 _PLACES = 2**31  # positions are int32
 
 
-def write(path: Path, content: bytes) -> None:
+def write(path: Path | str, content: bytes) -> None:
     """Put a file in place in one step: temporary file, fsync, rename.
 
     Args:
@@ -45,6 +45,7 @@ def write(path: Path, content: bytes) -> None:
     ...     (Path(folder) / "a" / "b.txt").read_bytes()
     b'hello'
     """
+    path = Path(path)
     path.parent.mkdir(parents=True, exist_ok=True)
     partial = path.with_name(f".{path.name}.partial")
     with open(partial, "wb") as file:
@@ -54,7 +55,7 @@ def write(path: Path, content: bytes) -> None:
     os.replace(partial, path)
 
 
-def write_json(path: Path, value: Any) -> None:
+def write_json(path: Path | str, value: Any) -> None:
     """Write JSON that other programs can read: no NaN, UTF-8, a newline at the end.
 
     Args:
@@ -187,7 +188,7 @@ def _stored(value: Tensor) -> Tensor:
     return value.detach().cpu().clone(memory_format=torch.contiguous_format)
 
 
-def save_dense(path: Path, model: nn.Module) -> int:
+def save_dense(path: Path | str, model: nn.Module) -> int:
     """Write the state_dict as it is, zeros included; returns the file's size in bytes.
 
     Args:
@@ -208,7 +209,7 @@ def save_dense(path: Path, model: nn.Module) -> int:
     return len(content)
 
 
-def save_sparse(path: Path, model: nn.Module, masks: Mapping[str, Tensor]) -> int:
+def save_sparse(path: Path | str, model: nn.Module, masks: Mapping[str, Tensor]) -> int:
     """Write only the surviving weights of masked tensors; returns the file's size in bytes.
 
     A masked tensor ``w`` becomes ``w.values`` (surviving weights in row-major order) and either
@@ -256,7 +257,7 @@ def save_sparse(path: Path, model: nn.Module, masks: Mapping[str, Tensor]) -> in
     return len(content)
 
 
-def load_sparse(path: Path) -> dict[str, Tensor]:
+def load_sparse(path: Path | str) -> dict[str, Tensor]:
     """The state_dict of a file that `save_sparse` wrote, zeros filled in.
 
     Args:
@@ -270,8 +271,8 @@ def load_sparse(path: Path) -> dict[str, Tensor]:
     >>> layer, mask = nn.Linear(2, 2, bias=False), torch.eye(2, dtype=torch.bool)
     >>> _ = nn.init.ones_(layer.weight)
     >>> with tempfile.TemporaryDirectory() as folder:
-    ...     _ = save_sparse(Path(folder) / "sparse", layer, {"weight": mask})
-    ...     load_sparse(Path(folder) / "sparse")["weight"].tolist()
+    ...     _ = save_sparse(f"{folder}/sparse", layer, {"weight": mask})
+    ...     load_sparse(f"{folder}/sparse")["weight"].tolist()
     [[1.0, 0.0], [0.0, 1.0]]
     """
     try:
@@ -288,7 +289,7 @@ def load_sparse(path: Path) -> dict[str, Tensor]:
     return tensors
 
 
-def save_masks(path: Path, masks: Mapping[str, Tensor]) -> None:
+def save_masks(path: Path | str, masks: Mapping[str, Tensor]) -> None:
     """Write masks as they are, a byte for each synapse; `load_weights` reads them back.
 
     Args:
@@ -300,14 +301,14 @@ def save_masks(path: Path, masks: Mapping[str, Tensor]) -> None:
 
     >>> import tempfile
     >>> with tempfile.TemporaryDirectory() as folder:
-    ...     save_masks(Path(folder) / "masks.safetensors", {"weight": torch.tensor([True, False])})
-    ...     load_weights(Path(folder) / "masks.safetensors")
+    ...     save_masks(f"{folder}/masks.safetensors", {"weight": torch.tensor([True, False])})
+    ...     load_weights(f"{folder}/masks.safetensors")
     {'weight': tensor([ True, False])}
     """
     write(path, encode({name: _stored(mask) for name, mask in masks.items()}))
 
 
-def load_weights(path: Path) -> dict[str, Tensor]:
+def load_weights(path: Path | str) -> dict[str, Tensor]:
     """The state_dict in a file: of a run, dense or sparse, or what ``torch.save`` wrote.
 
     Args:
@@ -319,10 +320,11 @@ def load_weights(path: Path) -> dict[str, Tensor]:
 
     >>> import tempfile
     >>> with tempfile.TemporaryDirectory() as folder:
-    ...     _ = torch.save({"bias": torch.zeros(1)}, Path(folder) / "net.pth")
-    ...     load_weights(Path(folder) / "net.pth")
+    ...     torch.save({"bias": torch.zeros(1)}, f"{folder}/net.pth")
+    ...     load_weights(f"{folder}/net.pth")
     {'bias': tensor([0.])}
     """
+    path = Path(path)
     if not path.is_file():
         raise FileNotFoundError(f"there is no file {path}")
     try:

@@ -49,7 +49,7 @@ _KINDS = ("weights", "indices", _PER_CHANNEL)
 
 
 def write(
-    folder: Path,
+    folder: Path | str,
     program: Program,
     *,
     precision: Precision = "float32",
@@ -77,7 +77,7 @@ def write(
     >>> from spikewire.runtime.program import Step, Value
     >>> lif = Program(4, Value((1, 1, 1), True), [Step("lif", Neuron("divide", 2.0), (0,))])
     >>> with tempfile.TemporaryDirectory() as name:
-    ...     sorted(path.name for path in write(Path(name) / "lif", lif).iterdir())
+    ...     sorted(path.name for path in write(f"{name}/lif", lif).iterdir())
     ['main.c', 'network.c', 'network.h']
     """
     check("precision", precision, get_args(Precision))
@@ -88,8 +88,8 @@ def write(
         "network.h": _interface(program),
     }
     for name, text in files.items():
-        formats.write(folder / name, text.encode())
-    return folder
+        formats.write(Path(folder, name), text.encode())
+    return Path(folder)
 
 
 # --- what is refused ------------------------------------------------------------------------------

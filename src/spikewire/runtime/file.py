@@ -43,7 +43,7 @@ _MOST_NUMBERS = 2**28  # of all arrays together: gaps make 1 KiB of one byte
 
 
 def save(
-    path: Path,
+    path: Path | str,
     program: Program,
     *,
     precision: Precision = "float32",
@@ -72,7 +72,7 @@ def save(
     >>> layer = Convolution(weight, np.zeros(100, np.float32))
     >>> program = Program(4, Value((100, 1, 1), True), [Step("fc", layer, (0,))])
     >>> with tempfile.TemporaryDirectory() as folder:
-    ...     save(Path(folder) / "net.spikewire", program) < 4 * 100 + 100 + 4 * 100 + 500
+    ...     save(f"{folder}/net.spikewire", program) < 4 * 100 + 100 + 4 * 100 + 500
     True
     """
     check("precision", precision, get_args(Precision))
@@ -98,7 +98,7 @@ def save(
     return len(content)
 
 
-def load(path: Path) -> tuple[Program, dict[str, Any]]:
+def load(path: Path | str) -> tuple[Program, dict[str, Any]]:
     """The program and the facts of a file that `save` wrote, everything checked before its use.
 
     Args:
