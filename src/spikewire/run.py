@@ -529,9 +529,9 @@ def _engine(model: nn.Module, test: Batches) -> dict[str, Any]:
     here = replace(test, images=test.images[:_COMPARED].to("cpu"), device="cpu")
     try:
         network = sparse(still, next(iter(replace(here, size=1)))[0])
+        return compare(network, here, still).as_dict()
     except (ValueError, ImportError) as reason:  # a trained network is worth its report anyway
         return {"reason": str(reason)}
-    return compare(network, here, still).as_dict()
 
 
 @contextmanager

@@ -86,10 +86,16 @@ def program(rng, T=None, value=None):
     if rng.random() < 0.7 or not steps:
         add(Flatten())
         for _ in range(rng.integers(0, 3)):
-            weight = normal(rng, rng.integers(1, 40), values[-1].shape[0], 1, 1, density=0.3)
+            start, size = len(steps), values[-1].shape[0]
+            if values[-1].sequence and rng.random() < 0.2:
+                add(neuron(rng, values[-1]))
+            outputs = size if size < 40 and rng.random() < 0.4 else rng.integers(1, 40)
+            weight = normal(rng, outputs, size, 1, 1, density=0.3)
             add(Convolution(Weight.of(weight), normal(rng, len(weight)) / 4))
             if values[-1].sequence:
                 add(neuron(rng, values[-1]))
+            if outputs == size and rng.random() < 0.7:
+                add(Add(), len(steps), start)
         features = values[-1].shape[0]
         add(Vote(int(rng.choice([n for n in range(1, 6) if features % n == 0]))))
     return Program(T or int(rng.integers(1, 20)), values[0], steps)

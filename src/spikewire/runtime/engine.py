@@ -223,7 +223,7 @@ class SparseNetwork:
                 return Map(x.data, value, x.batch, x.width, x.lanes)
             case Pool() if x.spikes and x.lanes == "columns":
                 return self._pool(operation, x, value)
-            case Add() if given[0].lanes == given[1].lanes:
+            case Add() if _alike(*given):
                 left, right = (numbers_of(one).data for one in given)
                 return Map(left + right, value, x.batch, x.width, x.lanes)
             case Affine() if x.lanes != "features":
@@ -331,7 +331,7 @@ class SparseNetwork:
     # --- neurons ---------------------------------------------------------------------------------
 
     def _fire(self, stage: Stage, x: Map, potentials: list[Any] | None) -> Map:
-        if x.lanes == "features" and self._flat_by_samples:
+        if x.lanes == "features" and (self._flat_by_samples or x.width != x.value.size):
             x = laid_out(unfolded(x), x.value, binary=False)
         _, C, H, T, wide = x.data.shape
         strides = (C * H * T * wide, H * T * wide, T * wide, wide if T > 1 else 0)
@@ -472,6 +472,12 @@ def _suited(x: Map, layer: Convolution) -> Map:
     if x.lanes == "features" and (not x.spikes or layer.groups > 1):
         return laid_out(unfolded(x), x.value)
     return x
+
+
+def _alike(one: Map, other: Map) -> bool:
+    """Whether two maps of one shape lie alike: flat features may lie as those of any map did."""
+    where = [(x.lanes, x.width, x.data.shape[:3]) for x in (one, other)]
+    return where[0] == where[1]
 
 
 def _room(to: Map, potentials: list[Any] | None) -> Map | None:
