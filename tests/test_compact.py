@@ -257,3 +257,72 @@ def test_constants_are_worked_out_on_the_cpu_wherever_the_network_is():
         flow = _Flow(0, torch.zeros(3), 1, -1)
         assert _sum(linear, flow).device.type == "cpu"
         assert _normalised(norm, torch.zeros(2)).device.type == "cpu"
+
+
+class Difference(nn.Module):
+    def __init__(self):
+        super().__init__()
+        self.one, self.other = nn.Linear(2, 3), nn.Linear(2, 3)
+
+    def forward(self, x):
+        return torch.add(self.one(x), self.other(x), alpha=-1)
+
+
+class Quadruple(nn.Module):
+    keeps_channels = True
+
+    def forward(self, x):
+        return 4 * x
+
+
+def constant_first(*rest):
+    """A convolution whose channels hold their biases, and what follows it."""
+    net = nn.Sequential(nn.Conv2d(1, 2, 1), *rest)
+    nn.init.zeros_(net[0].weight)
+    nn.init.constant_(net[0].bias, 0.4)
+    return net
+
+
+@pytest.mark.parametrize(
+    ("net", "shape"),
+    [
+        (Difference(), (3, 2)),
+        (constant_first(nn.AvgPool2d(2, divisor_override=1), nn.Conv2d(2, 1, 1)), (1, 1, 4, 4)),
+        (constant_first(Quadruple(), neuron.IFNode(), nn.Conv2d(2, 1, 1)), (1, 1, 4, 4)),
+        (nn.Sequential(nn.Conv1d(2, 6, 3), nn.BatchNorm1d(6), nn.Conv1d(6, 1, 3)), (2, 2, 9)),
+        (nn.Sequential(nn.Linear(5, 4), nn.Linear(4, 2)), (2, 3, 8, 5)),
+    ],
+)
+def test_whatever_is_made_of_constants_and_dimensions_the_outputs_stay(net, shape):
+    if isinstance(norm := net[1] if isinstance(net, nn.Sequential) else None, nn.BatchNorm1d):
+        nn.init.zeros_(norm.weight[:4])
+    x = torch.rand(shape)
+    expected = outputs(net.eval(), x)
+    assert torch.allclose(outputs(compact(net, x), x), expected, atol=1e-6)
+    if norm is not None and isinstance(norm, nn.BatchNorm1d):
+        assert compact(net, x)[0].out_channels == 2
+
+
+def test_a_value_changed_in_place_and_used_by_its_other_name_is_refused():
+    class Renamed(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.first, self.second, self.third = (nn.Linear(2, 2) for _ in range(3))
+
+        def forward(self, x):
+            y = h = self.first(x)
+            y += self.second(x)
+            return self.third(h)
+
+    with pytest.raises(ValueError, match="write y = y"):
+        compact(Renamed(), torch.rand(1, 2))
+
+
+def test_a_compiled_network_is_the_network_in_it():
+    net = constant_first(nn.Conv2d(2, 1, 1))
+    x = torch.rand(1, 1, 2, 2)
+    compiled = torch.compile(net, backend="eager")
+    outputs(compiled, x)  # from now on it hears no hooks
+    assert compact(compiled, x)[1].in_channels == compact(net, x)[1].in_channels
+    assert measure(compiled, x).operations == measure(net, x).operations
+    assert measure(compiled, x).operations.macs > 0

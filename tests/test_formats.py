@@ -2,6 +2,7 @@
 
 import json
 import os
+from concurrent.futures import ThreadPoolExecutor
 
 import pytest
 import torch
@@ -9,7 +10,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from torch import nn
 
-from spikewire import formats
+from spikewire import formats, measure
 
 STATE = {
     "epoch": {"epoch": 3, "accuracy": {"test": 97.25, "validation": None}},
@@ -157,3 +158,49 @@ def test_files_without_weights_are_refused_and_nothing_in_them_is_run(tmp_path):
     assert not (tmp_path / "harmed").exists()
     with pytest.raises(FileNotFoundError, match="there is no file"):
         formats.load_weights(tmp_path / "nowhere.pth")
+
+
+def test_what_a_mask_leaves_out_is_0_in_the_file(tmp_path):
+    net, mask = nn.Linear(10, 10, bias=False), torch.ones(10, 10, dtype=torch.bool)
+    mask[0, 0] = False
+    formats.save_sparse(tmp_path / "net", net, {"weight": mask})  # stored whole: one zero of 100
+    assert same(formats.load_sparse(tmp_path / "net")["weight"], net.weight.detach() * mask)
+    with pytest.raises(ValueError, match=r"mask of weight is of shape \(10,\): give one of"):
+        formats.save_sparse(tmp_path / "other", net, {"weight": mask[0]})
+    assert not (tmp_path / "other").exists()
+
+
+def test_a_file_cannot_claim_more_memory_than_there_is(tmp_path, monkeypatch):
+    net, masks = nn.Linear(10, 10), {"weight": torch.eye(10, dtype=torch.bool)}
+    formats.save_sparse(tmp_path / "net", net, masks)
+    monkeypatch.setattr(formats, "_MOST_NUMBERS", 99)
+    with pytest.raises(ValueError, match="claims more than 99 numbers"):
+        formats.load_sparse(tmp_path / "net")
+    formats.save_sparse(tmp_path / "net", net, masks)  # as it is, then
+    assert formats.load_sparse(tmp_path / "net")["weight"].count_nonzero() == 10
+
+
+def test_several_may_write_one_file(tmp_path):
+    def writer(letter):
+        for _ in range(50):
+            formats.write(tmp_path / "page", letter * 100_000)
+
+    with ThreadPoolExecutor(2) as pool:
+        list(pool.map(writer, (b"a", b"b")))
+    assert (tmp_path / "page").read_bytes() in (b"a" * 100_000, b"b" * 100_000)
+    assert [path.name for path in tmp_path.iterdir()] == ["page"]
+
+
+def test_what_is_no_tensor_of_a_state_dict_is_left_out(tmp_path):
+    class Counting(nn.Linear):
+        def get_extra_state(self):
+            return {"calls": 3}
+
+        def set_extra_state(self, state):
+            raise AssertionError(state)
+
+    net = Counting(4, 4)
+    formats.save_dense(tmp_path / "net.safetensors", net)
+    formats.save_sparse(tmp_path / "sparse", net, {"weight": torch.eye(4, dtype=torch.bool)})
+    assert set(formats.load_weights(tmp_path / "net.safetensors")) == {"weight", "bias"}
+    assert measure(net, torch.rand(2, 4)).bytes_dense == 80

@@ -351,3 +351,11 @@ def test_a_list_of_outputs_begins_with_the_spikes():
     with watch(net) as activity:
         net(torch.full((2, 3), 2.0))
     assert activity["0"].rate == 1.0
+
+
+def test_a_spike_counts_once_whatever_it_weighs():
+    net = nn.Sequential(neuron.TernaryIFNode(step_mode="m"))
+    with watch(net) as activity:
+        spikes = net(torch.tensor([2.0, -2.0, 2.0, -2.0])[:, None, None])
+    assert spikes.flatten().tolist() == [1.0, -1.0, 1.0, -1.0]
+    assert activity["0"].rate == 1.0 and activity["0"].silent == 0

@@ -24,6 +24,7 @@ from torch.nn.modules.batchnorm import _BatchNorm
 
 from spikewire.dialects import dialect, reset
 from spikewire.graph import CONVOLUTIONS, module_of, shape_of, traced
+from spikewire.weights import unwrapped
 
 _AVERAGES = (nn.AvgPool1d, nn.AvgPool2d, nn.AvgPool3d)
 _SAME = (
@@ -61,17 +62,18 @@ def compact(model: nn.Module, example: Tensor) -> nn.Module:
 
     Understood are convolutions, linear layers, batch normalisation, neurons, pooling, dropout,
     flattening, sums, and modules with an attribute ``keeps_channels = True``, which do nothing
-    across channels and give 0 for 0, in networks that torch.fx can trace; channels of anything else
-    are all kept. The copy is for evaluation: statistics of its normalisation are those of the
-    original.
+    across channels and give 0 for 0 (and any constant for itself, if ``keeps_values = True`` too),
+    in networks that torch.fx can trace; channels of anything else are all kept. The copy is for
+    evaluation: statistics of its normalisation are those of the original.
 
     Args:
         model: the network; it is left as it is.
-        example: a batch of inputs, to learn the shapes in between.
+        example: a batch of inputs, to learn the shapes in between, and for how many time steps a
+            neuron that is shown a constant has to stay silent: give sequences as long as any.
 
     Raises:
-        ValueError: if the network cannot be traced, uses a layer twice, or would have no channel
-            left somewhere.
+        ValueError: if the network cannot be traced, uses a layer twice, changes a value in place
+            that is used again, or would have no channel left somewhere.
 
     >>> net = nn.Sequential(nn.Conv2d(1, 3, 1), nn.ReLU(), nn.Conv2d(3, 1, 1))
     >>> with torch.no_grad():
@@ -79,6 +81,7 @@ def compact(model: nn.Module, example: Tensor) -> nn.Module:
     >>> compact(nn.Sequential(net[0], net[2]), torch.rand(1, 1, 2, 2))[0].out_channels
     2
     """
+    model = unwrapped(model)
     channels = _Channels(traced(model, example, _keeps_channels))
     smaller = copy.deepcopy(model).eval()
     for node in channels.graph.graph.nodes:
@@ -105,7 +108,7 @@ def rebuild(model: nn.Module, tensors: Mapping[str, Tensor]) -> nn.Module:
     >>> rebuild(net, small.state_dict())[0]
     Linear(in_features=2, out_features=1, bias=False)
     """
-    smaller = copy.deepcopy(model).eval()
+    smaller = copy.deepcopy(unwrapped(model)).eval()
     try:
         for name, value in tensors.items():
             if name.endswith(_PLACES):
@@ -259,17 +262,24 @@ class _Channels:
         module: Any = module_of(self.graph, node)
         sources = [self.flows[one] for one in node.all_input_nodes if one in self.flows]
         if _weighted(module):
+            _check_channels(node, sources[0], module.weight.shape[1])
             return self._new(_sum(module, sources[0]), _dim(module))
         if self.normalises(node):
+            _check_channels(node, sources[0], module.num_features)
             return self._new(_normalised(module, sources[0].constant), sources[0].dim)
         if self._passes(node):
             return self._passed(node, module, sources)
         shape = shape_of(node)
-        dim = -3 if len(shape) > 3 else -1
+        dim = self._told(node) or (-3 if len(shape) > 3 else -1)
         unknown = self._new(torch.full((shape[dim],), torch.nan), dim)
         self.kept[unknown.space].fill_(True)
         self.given.append(unknown.space)
         return unknown
+
+    def _told(self, node: fx.Node) -> int | None:
+        """Where its channels are for the layers that take it; None if there are none."""
+        modules = (module_of(self.graph, user) for user in node.users)
+        return next((_dim(one) for one in modules if one is not None and _weighted(one)), None)
 
     def normalises(self, node: fx.Node) -> bool:
         """Whether it normalises channels, and not the entries of flattened ones."""
@@ -283,12 +293,15 @@ class _Channels:
         if node.op == "call_function" and node.target in _SUMS:
             spreads = [self.flows[one].spread for one in node.all_input_nodes if one in self.flows]
             shapes = {shape_of(one) for one in [node, *node.all_input_nodes]}
-            return len(spreads) == 2 and spreads[0] == spreads[1] and len(shapes) == 1
+            alike = len(spreads) == 2 and spreads[0] == spreads[1] and len(shapes) == 1
+            return alike and not node.kwargs  # torch.add may be given a factor
         if _flattens(node, module):
             return self._keeps_entries(node)
-        if module is not None and dialect(module) is not None:
+        if module is not None and (known := dialect(module)) is not None:
             # what a neuron layer has for each channel would have to be cut with it
-            return all(one.numel() <= 1 for one in (*module.parameters(), *module.buffers()))
+            memory = known.memory(module)
+            held = (*module.parameters(), *module.buffers())
+            return all(one.numel() <= 1 or one is memory for one in held)
         return module is not None and _keeps_channels(module)
 
     def _keeps_entries(self, node: fx.Node) -> bool:
@@ -307,8 +320,8 @@ class _Channels:
             spread, dim = shape_of(node)[-1] // len(constant), -1
         elif module is not None and dialect(module) is not None:
             constant = _fired(module, constant, shape_of(node))
-        elif isinstance(module, _AVERAGES) and module.padding not in (0, (0,), (0, 0), (0, 0, 0)):
-            constant = constant.masked_fill(constant != 0, torch.nan)  # zeros are averaged in
+        elif module is not None and not _keeps_values(module):
+            constant = constant.masked_fill(constant != 0, torch.nan)
         return _Flow(first.space, constant, spread, dim)
 
     def _new(self, constant: Tensor, dim: int) -> _Flow:
@@ -432,6 +445,23 @@ def _flattens(node: fx.Node, module: nn.Module | None) -> bool:
 
 def _keeps_channels(module: nn.Module) -> bool:
     return isinstance(module, (*_AVERAGES, *_SAME)) or getattr(module, "keeps_channels", False)
+
+
+def _keeps_values(module: nn.Module) -> bool:
+    """Whether it gives a constant for itself, and not only 0 for 0."""
+    if isinstance(module, _AVERAGES):
+        padded = module.padding not in (0, (0,), (0, 0), (0, 0, 0))  # zeros are averaged in
+        return not padded and getattr(module, "divisor_override", None) is None
+    return isinstance(module, (*_SAME, nn.Flatten)) or getattr(module, "keeps_values", False)
+
+
+def _check_channels(node: fx.Node, source: _Flow, wanted: int) -> None:
+    found = len(source.constant) * source.spread
+    if found != wanted:
+        raise ValueError(
+            f"{node.target} has {wanted} input channels where {found} are seen: channels are "
+            "looked for before the dimensions of a convolution's map, or last in features"
+        )
 
 
 def _weighted(module: Any) -> bool:

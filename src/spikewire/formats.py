@@ -7,14 +7,16 @@ renamed, so that a reader never sees half of one.
 from __future__ import annotations
 
 import json
+import math
 import os
+import secrets
 import shutil
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from pathlib import Path
-from pickle import UnpicklingError
 from typing import Any
 
 import torch
+from pydantic import NonNegativeInt, TypeAdapter
 from safetensors import SafetensorError, safe_open
 from safetensors.torch import load as decode
 from safetensors.torch import load_file
@@ -26,7 +28,9 @@ from spikewire.masks import pack, unpack
 _TENSOR = "$tensor"
 _MANIFEST = "checkpoint.json"
 _SPARSE = "spikewire-sparse-1"
-_PLACES = 2**31  # positions are int32
+# Of all masked tensors together: no file may ask for more memory than a machine has.
+_MOST_NUMBERS = 2**28
+_SHAPES = TypeAdapter(dict[str, list[NonNegativeInt]])
 
 
 def write(path: Path | str, content: bytes) -> None:
@@ -47,12 +51,17 @@ def write(path: Path | str, content: bytes) -> None:
     """
     path = Path(path)
     path.parent.mkdir(parents=True, exist_ok=True)
-    partial = path.with_name(f".{path.name}.partial")
-    with open(partial, "wb") as file:
-        file.write(content)
-        file.flush()
-        os.fsync(file.fileno())
-    os.replace(partial, path)
+    # of a name of its own: others may be writing the same file
+    partial = path.with_name(f".{path.name}.{secrets.token_hex(4)}.partial")
+    try:
+        with open(partial, "wb") as file:
+            file.write(content)
+            file.flush()
+            os.fsync(file.fileno())
+        os.replace(partial, path)
+    except BaseException:
+        partial.unlink(missing_ok=True)
+        raise
 
 
 def write_json(path: Path | str, value: Any) -> None:
@@ -204,9 +213,16 @@ def save_dense(path: Path | str, model: nn.Module) -> int:
     ...     save_dense(path, nn.Linear(2, 1)) == path.stat().st_size
     True
     """
-    content = encode({name: _stored(value) for name, value in model.state_dict().items()})
+    content = encode({name: _stored(value) for name, value in _tensors_of(model)})
     write(path, content)
     return len(content)
+
+
+def _tensors_of(model: nn.Module) -> Iterator[tuple[str, Tensor]]:
+    """The state_dict without what a module keeps besides tensors, which no file here can hold."""
+    for name, value in model.state_dict().items():
+        if isinstance(value, Tensor):
+            yield name, value
 
 
 def save_sparse(path: Path | str, model: nn.Module, masks: Mapping[str, Tensor]) -> int:
@@ -215,8 +231,8 @@ def save_sparse(path: Path | str, model: nn.Module, masks: Mapping[str, Tensor])
     A masked tensor ``w`` becomes ``w.values`` (surviving weights in row-major order) and either
     ``w.bits`` (its mask, eight entries to a byte) or ``w.places`` (int32 positions), whichever is
     smaller: ``b k + min(n / 8, 4 k)`` bytes for k survivors of n weights of b bytes each.
-    Everything else, and what has too few zeros to gain, ``b (n - k) <= n / 8``, is stored as it
-    is. `load_sparse` reads it back.
+    Everything else, what has too few zeros to gain, ``b (n - k) <= n / 8``, and what would make
+    more than 2**28 numbers of this kind, is stored as it is. `load_sparse` reads it back.
 
     Args:
         path: of the safetensors file; what was there is replaced, in one step.
@@ -225,7 +241,7 @@ def save_sparse(path: Path | str, model: nn.Module, masks: Mapping[str, Tensor])
             names are passed over.
 
     Raises:
-        IndexError: if a mask has another shape than its tensor.
+        ValueError: if a mask has another shape than its tensor; nothing is written then.
         OSError: if the place cannot be written to.
 
     >>> import tempfile
@@ -238,13 +254,19 @@ def save_sparse(path: Path | str, model: nn.Module, masks: Mapping[str, Tensor])
     """
     tensors: dict[str, Tensor] = {}
     shapes: dict[str, list[int]] = {}
-    for name, value in model.state_dict().items():
+    for name, value in _tensors_of(model):
         value = _stored(value)
-        alive = int(masks[name].sum()) if name in masks else value.numel()
-        if value.element_size() * (value.numel() - alive) <= value.numel() / 8:
-            tensors[name] = value  # a mask would cost more than the zeros
+        mask = masks[name].cpu() if name in masks else torch.ones(value.shape, dtype=torch.bool)
+        if mask.shape != value.shape:
+            raise ValueError(
+                f"the mask of {name} is of shape {tuple(mask.shape)}: give one of shape "
+                f"{tuple(value.shape)}, like the tensor"
+            )
+        alive = int(mask.sum())
+        much = value.numel() + sum(map(math.prod, shapes.values())) > _MOST_NUMBERS
+        if much or value.element_size() * (value.numel() - alive) <= value.numel() / 8:
+            tensors[name] = value.masked_fill_(~mask, 0)  # a mask costs more than the zeros
             continue
-        mask = masks[name].cpu()
         shapes[name] = list(value.shape)
         tensors[f"{name}.values"] = value[mask]
         if 4 * alive < mask.numel() / 8:
@@ -279,9 +301,12 @@ def load_sparse(path: Path | str) -> dict[str, Tensor]:
         with safe_open(path, framework="pt") as file:
             metadata = file.metadata() or {}
             tensors = {key: file.get_tensor(key) for key in file.keys()}  # noqa: SIM118
-        for name, shape in json.loads(metadata[_SPARSE]).items():
+        shapes = _SHAPES.validate_json(metadata[_SPARSE])
+        if sum(map(math.prod, shapes.values())) > _MOST_NUMBERS:
+            raise ValueError(f"it claims more than {_MOST_NUMBERS} numbers")
+        for name, shape in shapes.items():
             tensors[name] = _dense(name, tuple(shape), tensors)
-    except (SafetensorError, KeyError, json.JSONDecodeError) as error:
+    except (SafetensorError, KeyError, ValueError) as error:
         raise ValueError(
             f"{path} is no sparse network of spikewire ({error}): give a file that save_sparse "
             "wrote, such as model.sparse.safetensors of a run"
@@ -333,8 +358,10 @@ def load_weights(path: Path | str) -> dict[str, Tensor]:
                 sparse = _SPARSE in (file.metadata() or {})
             return load_sparse(path) if sparse else load_file(path)
         found = torch.load(path, map_location="cpu", weights_only=True)
-    except (SafetensorError, UnpicklingError, RuntimeError) as error:
-        reason = str(error).partition("\n")[0]
+    except ValueError:
+        raise
+    except Exception as error:  # torch.load fails in many ways on what is no file of its own
+        reason = str(error).partition("\n")[0] or type(error).__name__
         raise ValueError(f"{path} holds no weights that can be read: {reason}") from error
     if not isinstance(found, Mapping) or not all(isinstance(v, Tensor) for v in found.values()):
         held = ", ".join(map(str, found)) if isinstance(found, Mapping) else type(found).__name__
@@ -384,8 +411,9 @@ def _dense(name: str, shape: tuple[int, ...], tensors: dict[str, Tensor]) -> Ten
     values, size = tensors.pop(f"{name}.values"), torch.Size(shape).numel()
     if (places := tensors.pop(f"{name}.places", None)) is None:
         places = unpack(tensors.pop(f"{name}.bits"), shape).flatten().nonzero().squeeze(1)
-    fits = len(places) == len(values) and size < _PLACES
-    if not fits or (len(places) and not 0 <= int(places.min()) <= int(places.max()) < size):
+    whole = not places.is_floating_point() and places.ndim == values.ndim == 1
+    fits = whole and len(places) == len(values) and bool((places.diff() > 0).all())
+    if not fits or (len(places) and not 0 <= int(places[0]) <= int(places[-1]) < size):
         raise ValueError(f"{name}: places and values of the sparse file do not fit together")
     dense = values.new_zeros(size)
     dense[places.long()] = values

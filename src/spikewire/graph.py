@@ -12,8 +12,10 @@ import torch
 from torch import Tensor, fx, nn
 from torch.fx.passes.shape_prop import ShapeProp
 from torch.nn.modules.batchnorm import _BatchNorm
+from torch.utils._pytree import tree_leaves
 
 from spikewire.dialects import dialect, reset
+from spikewire.weights import unwrapped
 
 CONVOLUTIONS = (nn.Conv1d, nn.Conv2d, nn.Conv3d)
 
@@ -30,14 +32,15 @@ def traced(
             flattening and what torch.nn has.
 
     Raises:
-        ValueError: if the network cannot be traced, uses a layer twice, or is not at rest.
+        ValueError: if the network cannot be traced, uses a layer twice, is not at rest, or does
+            more than its graph shows.
 
     >>> graph = traced(nn.Sequential(nn.Linear(2, 3), nn.ReLU()), torch.rand(1, 2))
     >>> [(node.name, tuple(shape_of(node))) for node in graph.graph.nodes if node.op != "output"]
     [('input_1', (1, 2)), ('_0', (1, 3)), ('_1', (1, 3))]
     """
     try:
-        frozen = copy.deepcopy(model).eval()
+        frozen = copy.deepcopy(unwrapped(model)).eval()
     except RuntimeError as error:  # torch copies no tensor that has a history
         raise ValueError(
             "the network is not at rest: its neurons hold the potentials of the last sequence; "
@@ -67,7 +70,28 @@ def traced(
             if node.target in seen:
                 raise ValueError(f"{node.target} is used twice: give each use a layer of its own")
             seen.add(node.target)
+    _check_same(graph, frozen, example)
     return graph
+
+
+def _check_same(graph: fx.GraphModule, frozen: nn.Module, example: Tensor) -> None:
+    """Refuse what the graph cannot show, such as a value that is changed under another name."""
+    outputs = []
+    with torch.no_grad(), torch.random.fork_rng(devices=[]):
+        for network in (graph, frozen):
+            torch.manual_seed(0)
+            outputs.append(network(example))
+            reset(frozen)  # whose neurons the graph has
+    if not all(map(torch.equal, *map(_tensors, outputs))):
+        raise ValueError(
+            "the network does more than its graph shows: its forward pass changes a value in place "
+            "that is used again (write y = y + x for y += x), or depends on something else than "
+            "its input"
+        )
+
+
+def _tensors(outputs: Any) -> list[Tensor]:
+    return [one for one in tree_leaves(outputs) if isinstance(one, Tensor)]
 
 
 def _line(error: BaseException) -> str:

@@ -224,6 +224,7 @@ def measure(model: nn.Module, batches: Any, *, only: Sequence[str] | None = None
     >>> report.sparsity, report.synapses, report.samples
     (0.0, 1480, 8)
     """
+    model = unwrapped(model)  # one that is compiled already hears no hooks
     hits, labelled, samples = 0, 0, 0
     with testing(model), activity_of(model) as activity, _operations(model) as totals:
         for images, labels in pairs(batches):
@@ -271,6 +272,7 @@ def uses(model: nn.Module, images: Tensor) -> dict[str, Uses]:
     Uses(always=4.0, met=4.0)
     """
     found: dict[str, Uses] = {}
+    model = unwrapped(model)  # as in `measure`
 
     def hear(name: str, module: Any, x: Tensor) -> None:
         tensor, synapses = f"{name}.weight" if name else "weight", module.weight.numel()
@@ -300,13 +302,14 @@ def places(model: nn.Module, example: Tensor) -> dict[str, int]:
     {'0.weight': 4, '2.weight': 1}
     """
     found: dict[str, int] = {}
+    model = unwrapped(model)  # as in `measure`
 
     def note(name: str, module: Any, inputs: Any, output: Tensor) -> None:
         found[name] = output.shape[output.ndim - module.weight.ndim + 2 :].numel()
 
     handles = [
         module.register_forward_hook(partial(note, f"{name}.weight".removeprefix(".")))
-        for name, module in unwrapped(model).named_modules()
+        for name, module in model.named_modules()
         if isinstance(module, _LAYERS)
     ]
     try:
@@ -333,9 +336,17 @@ def count(model: nn.Module, only: Sequence[str] | None = None) -> tuple[LayerCou
 def readout(outputs: Tensor) -> Tensor:
     """Outputs per class (B, classes): the mean over time of (T, B, classes).
 
+    Raises:
+        ValueError: if they are no tensor.
+
     >>> readout(torch.tensor([[[0.0, 1.0]], [[1.0, 1.0]]]))
     tensor([[0.5000, 1.0000]])
     """
+    if not isinstance(outputs, Tensor):
+        raise ValueError(
+            f"the network gives a {type(outputs).__name__}: let it give one tensor, (T, B, "
+            "classes) or (B, classes), such as its spikes alone"
+        )
     return outputs.mean(0) if outputs.ndim == 3 else outputs
 
 
@@ -450,13 +461,13 @@ def _operations(model: nn.Module) -> Iterator[dict[str, float]]:
 def _inputs_of_layers(model: nn.Module, hear: Callable[[str, Any, Tensor], None]) -> Iterator[None]:
     """Let a function hear the inputs (T B, C, ...) of every linear and convolutional layer."""
 
-    def pass_on(name: str, module: Any, inputs: tuple[Any, ...]) -> None:
-        x = inputs[0]
+    def pass_on(name: str, module: Any, inputs: tuple[Any, ...], named: dict[str, Any]) -> None:
+        x = inputs[0] if inputs else named["input"]
         hear(name, module, x.reshape(-1, *x.shape[1 - module.weight.ndim :]))
 
     handles = [
-        module.register_forward_pre_hook(partial(pass_on, name))
-        for name, module in unwrapped(model).named_modules()
+        module.register_forward_pre_hook(partial(pass_on, name), with_kwargs=True)
+        for name, module in model.named_modules()
         if isinstance(module, _LAYERS)
     ]
     try:
@@ -482,7 +493,8 @@ def _meetings(module: Any, x: Tensor, weight: Tensor) -> float:
 
 
 def _bytes(model: nn.Module) -> int:
-    return sum(value.numel() * value.element_size() for value in model.state_dict().values())
+    tensors = (value for value in model.state_dict().values() if isinstance(value, Tensor))
+    return sum(value.numel() * value.element_size() for value in tensors)
 
 
 def _sparse_bytes(model: nn.Module, only: Sequence[str] | None) -> int:

@@ -133,7 +133,7 @@ class Layer:
         if self._keep_membranes:
             potentials = self._listener.dialect.potentials
             self._membranes.append(potentials(neuron, self._listener.state, current.detach()))
-        count = spikes.float().sum((0, 1)).double()
+        count = (spikes != 0).float().sum((0, 1)).double()  # a spike may weigh more than 1, or -1
         self._count = count if self._count is None else self._count + count
         self._chances += spikes.shape[0] * spikes.shape[1]
 

@@ -435,8 +435,7 @@ def test_a_write_that_breaks_off_leaves_the_file(path, monkeypatch):
     monkeypatch.setattr("os.replace", die)
     with pytest.raises(KeyboardInterrupt):
         file.save(path, NETWORK, precision="int8")
-    assert path.read_bytes() == before
-    path.with_name(f".{path.name}.partial").unlink()
+    assert path.read_bytes() == before and [path] == list(path.parent.iterdir())
 
 
 def test_a_missing_file_is_called_missing(tmp_path):

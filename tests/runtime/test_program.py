@@ -237,6 +237,8 @@ def test_values_have_limits(shape):
 
 def test_a_padded_value_has_limits_too():
     grown = layer(2**8, 1, 1, 1, padding=(1024, 1024))
+    with pytest.raises(ValueError, match="the input: a value of shape .* is empty or too large"):
+        Program(256, Value((2**20 + 1, 1, 1), True), [Step("flatten", Flatten(), (0,))])
     with pytest.raises(ValueError, match=r"layer0: .*\(256, 2049, 2049\) is empty or too large"):
         program(ONE, grown)
 

@@ -582,8 +582,8 @@ def renamed(self, x):
     return current + total
 
 
-def hooked():
-    doubled = layer.Linear(6, 5)
+def hooked(doubled=None):
+    doubled = doubled or layer.Linear(6, 5)
     doubled.register_forward_hook(lambda module, inputs, outputs: 2 * outputs)
     return doubled
 
@@ -593,6 +593,11 @@ def hooked():
     [
         pytest.param(ending(renamed), SERIES, id="added in place, used by its other name"),
         pytest.param(nn.Sequential(hooked()), SERIES, id="a hook changes what a layer gives"),
+        pytest.param(
+            nn.Sequential(hooked(layer.SeqToANNContainer(nn.Linear(6, 5)))),
+            SERIES,
+            id="a hook changes what a container gives",
+        ),
         pytest.param(
             nn.Sequential(layer.Linear(6, 6), normal(nn.BatchNorm1d(6))),
             (2, 6, 6),
@@ -606,7 +611,7 @@ def hooked():
     ],
 )
 def test_what_is_not_understood_is_refused(model, shape):
-    with pytest.raises(ValueError, match="the engine cannot run"):
+    with pytest.raises(ValueError, match="the engine cannot run|more than its graph shows"):
         program_of(model, torch.randn(shape))
 
 

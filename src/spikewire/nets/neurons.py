@@ -56,7 +56,7 @@ class Repeat(nn.Module):
     torch.Size([8, 2, 5])
     """
 
-    keeps_channels = True  # for `compact`
+    keeps_channels = keeps_values = True  # for `compact`
 
     def __init__(self, T: int) -> None:
         super().__init__()

@@ -24,7 +24,8 @@ Floats = np.ndarray[Any, np.dtype[np.float32]]
 _FLOAT = float(np.finfo(np.float32).max)
 MOST_STEPS = 256
 """Time steps that a program may have."""
-# Numbers in a value, and rows around a map: no file may ask for more memory than a machine has.
+# Numbers in a value over all time steps, and rows around a map: no file may ask for more memory
+# than a machine has.
 _LARGEST, _MOST_PADDING = 2**28, 1024
 
 
@@ -313,7 +314,7 @@ class Program:
             raise ValueError(f"T is {self.T}; a program has 1 to {MOST_STEPS} time steps")
         if not self.steps:
             raise ValueError("a program needs at least one step")
-        _check_size("the input", self.input)
+        self._check_size("the input", self.input)
         values = [self.input]
         for step in self.steps:
             try:
@@ -321,9 +322,14 @@ class Program:
                 value = step.operation.value(*given)
             except (TypeError, ValueError) as error:
                 raise ValueError(f"{step.name}: {error}") from None
-            _check_size(step.name, value)
+            self._check_size(step.name, value)
             values.append(value)
         object.__setattr__(self, "values", tuple(values))
+
+    def _check_size(self, name: str, value: Value) -> None:
+        numbers = value.size * (self.T if value.sequence else 1)
+        if min(value.shape) < 1 or numbers > _LARGEST:
+            raise ValueError(f"{name}: a value of shape {value.shape} is empty or too large")
 
     @functools.cached_property
     def last(self) -> dict[int, int]:
@@ -336,11 +342,6 @@ def _known(source: int, count: int) -> int:
     if not 0 <= source < count:
         raise ValueError(f"it takes value {source}, of {count} that there are")
     return source
-
-
-def _check_size(name: str, value: Value) -> None:
-    if min(value.shape) < 1 or value.size > _LARGEST:
-        raise ValueError(f"{name}: a value of shape {value.shape} is empty or too large")
 
 
 def _array(name: str, array: Floats, dims: int) -> tuple[int, ...]:
