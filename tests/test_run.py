@@ -529,3 +529,14 @@ def test_nothing_is_written_of_an_epoch_that_diverged(tmp_path, monkeypatch):
     with pytest.raises(Diverged, match="the validation loss is not finite after epoch 1"):
         run(recipe({"network": "blown", "batch": 2000, "compile": False}), tmp_path / "run")
     assert [path.name for path in (tmp_path / "run").iterdir()] == ["run.toml"]
+
+
+def test_who_came_too_late_leaves_the_folder_to_its_owner(tmp_path, monkeypatch):
+    """It had seen no folder when it began, and would have taken the empty one for its own."""
+    with alone(tmp_path / "run"):
+        monkeypatch.setattr(Path, "exists", lambda self: False)
+        with pytest.raises(Busy), alone(tmp_path / "run"):
+            pass
+        monkeypatch.undo()
+        assert (tmp_path / "run").is_dir()
+    assert not (tmp_path / "run").exists()

@@ -381,6 +381,66 @@ def test_what_is_not_finished_on_both_sides_is_not_compared(tmp_path):
     assert row_of(tmp_path / "two", told)["difference"] is None
 
 
+def test_an_unfinished_seed_is_not_compared_by_what_it_has_so_far(tmp_path):
+    told = {
+        "with": [(0.9, 0, 95.0), (0.98, 0, 80.0), (0.9, 1, 96.0), (0.98, 1, None)],
+        "without": [(0.9, 0, 95.0), (0.98, 0, 74.0), (0.9, 1, 96.0), (0.98, 1, None)],
+    }
+    row = row_of(tmp_path, told)
+    assert (row["pairs"], row["difference"]) == (1, 3.0)
+
+
+def test_data_sets_count_alike_and_the_interval_is_for_these(tmp_path):
+    fashion = "data.name=fashion-mnist"
+    gains = {"": (1.0, 2.0), fashion: (10.0, 10.0)}
+    told: dict[str, list] = {"with": [], "without": []}
+    for more, (first, second) in gains.items():
+        for seed, gain in enumerate((first, second)):
+            others = [more] if more else []
+            told["with"].append((0.9, seed, 80.0 + gain, *others))
+            told["without"].append((0.9, seed, 80.0, *others))
+    row = row_of(tmp_path, told)
+    assert (row["pairs"], row["difference"]) == (4, 5.75)
+    # one group has the variance 1/2 of two, the other none: Welch's freedom is 1
+    assert row["interval"] == pytest.approx(12.7062 * (0.5 / 2) ** 0.5 / 2, rel=1e-4)
+
+
+def test_runs_that_nothing_tells_apart_are_not_averaged(tmp_path):
+    told = {"with": [(0.9, 0, 95.0), (0.9, 0, 96.0)], "without": [(0.9, 0, 92.0)]}
+    with pytest.raises(ValueError, match="one of two runs of seed 0 on fc and mnist"):
+        row_of(tmp_path, told)
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ("[[grids]]\nname = 'a'\nrun = ['mnist']\nvary = {seed = [0]}\n" * 2, "two of the run a-0"),
+        (
+            "[runs]\na-0 = ['mnist']\n[[grids]]\nname = 'a'\nrun = ['mnist']\nvary = {seed = [0]}",
+            "two of the run a-0",
+        ),
+        (
+            "[[contrasts]]\narms = {a = 'A', a-b = 'B'}\npairs = [['a', 'a-b']]\ntables.t = {}",
+            "runs of the arm a-b are found under a too",
+        ),
+    ],
+)
+def test_two_of_one_name_are_refused(tmp_path, text, message):
+    (tmp_path / "mine.toml").write_text(f"title = 'x'\n{text}")
+    with pytest.raises(ValueError, match=message):
+        study.read(str(tmp_path / "mine.toml"))
+
+
+def test_what_a_study_varies_is_not_laid_over_it(tmp_path):
+    grid = Grid("a", ["mnist"], {"seed": [0, 1], "network.bias": [True]})
+    assert grid.runs() == {
+        "a-0-True": ["mnist", "seed=0", "network.bias=true"],
+        "a-1-True": ["mnist", "seed=1", "network.bias=true"],
+    }
+    with pytest.raises(ValueError, match="seed=5: the study varies seed"):
+        Records(Study("t", grids=[grid]), tmp_path, ["seed=5"])
+
+
 def test_a_row_over_several_data_sets_counts_each_of_them(tmp_path):
     told = {
         "with": [(0.9, 0, 95.0), (0.9, 0, 80.0, "data.name=fashion-mnist")],

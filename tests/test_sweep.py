@@ -10,7 +10,7 @@ from pathlib import Path
 import optuna
 import pytest
 
-from spikewire import config, study, sweep
+from spikewire import config, facts, study, sweep
 from spikewire.lock import Busy
 from spikewire.records import Records, folder_name
 from spikewire.run import Stopped
@@ -327,3 +327,15 @@ def test_a_search_can_be_made_longer(tmp_path, pretended):
 def test_a_folder_without_a_sweep(tmp_path):
     with pytest.raises(FileNotFoundError, match="holds no sweep"):
         sweep.read(tmp_path)
+
+
+def test_trials_are_judged_by_the_network_that_is_left_in_the_end(tmp_path):
+    """A schedule that leaves the pruning to finish() has the better accuracies before it."""
+    late = small("ndsnn", {"method.every": [1000]}, **{"method.sparsity": [0.99], "seed": [0]})
+    asked = searched(late, trials=1)
+    sweep.work(Records(asked, tmp_path))
+    (trial,) = json.loads((tmp_path / "trials" / "ndsnn.json").read_text())["trials"]
+    run = facts.read(tmp_path / trial["run"])
+    assert trial["sparsity"] == run.report["sparsity"] == pytest.approx(0.99, abs=2e-3)
+    assert trial["validation"] == run.report["accuracy"]["validation"]
+    assert run.records[-1]["sparsity"] < 0.7

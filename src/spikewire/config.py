@@ -9,6 +9,7 @@ from __future__ import annotations
 import importlib
 import importlib.util
 import inspect
+import json
 import sys
 import tomllib
 from collections.abc import Callable, Iterable, Mapping
@@ -178,6 +179,11 @@ def recipe(table: Mapping[str, Any]) -> Recipe:
         raise ValueError(
             "stop=settled(...) asks which mask would be cut from a dense network: give method=dense"
         )
+    if built.possible and type(built.method) is Dense:
+        raise ValueError(
+            "possible with method=dense: a network without all of its synapses is no dense one; "
+            "give method=ticket, which holds these masks"
+        )
     return built
 
 
@@ -265,6 +271,16 @@ def _text(file: Path) -> str:
         return file.read_text(encoding="utf-8")
     except UnicodeDecodeError as error:
         raise ValueError(f"{file} is not UTF-8 text ({error}): save it as UTF-8") from error
+
+
+def setting(key: str, value: Any) -> str:
+    """The word that `override` reads as this value.
+
+    >>> setting("network.bias", True), setting("network.surrogate", "sigmoid")
+    ('network.bias=true', 'network.surrogate=sigmoid')
+    """
+    told = isinstance(value, bool) or (isinstance(value, str) and _value(value) != value)
+    return f"{key}={json.dumps(value) if told else value}"
 
 
 def override(table: Mapping[str, Any], words: Iterable[str]) -> dict[str, Any]:

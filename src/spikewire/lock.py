@@ -45,10 +45,16 @@ def _held(out: Path, undo: ExitStack) -> bool:
     """Whether this process has now got the folder."""
     missing = [folder for folder in (out, *out.parents) if not folder.exists()]
     out.mkdir(parents=True, exist_ok=True)
-    for folder in reversed(missing):
+    if fcntl is not None and not _locked(out, undo):
+        return False
+    for folder in reversed(missing):  # last of all, so that they go while the lock is held
         undo.callback(_remove_empty, folder)
-    if fcntl is None:
-        return True
+    return True
+
+
+def _locked(out: Path, undo: ExitStack) -> bool:
+    """Whether this process has now got the lock of the folder, or there are no locks."""
+    assert fcntl is not None
     number = os.open(out, os.O_RDONLY)
     undo.callback(os.close, number)
     try:
@@ -58,7 +64,8 @@ def _held(out: Path, undo: ExitStack) -> bool:
     except OSError:  # a file system without locks
         return True
     undo.callback(fcntl.flock, number, fcntl.LOCK_UN)  # a child may have the folder open as well
-    return True
+    # whoever held it a moment ago may have removed the folder that was opened here
+    return out.exists() and os.path.samestat(os.fstat(number), out.stat())
 
 
 def _remove_empty(folder: Path) -> None:

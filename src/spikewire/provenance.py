@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import platform
 import subprocess
+from functools import cache
 from importlib import metadata
 from pathlib import Path
 from typing import Any
@@ -29,7 +30,7 @@ def provenance(device: torch.device) -> dict[str, Any]:
             "python": platform.python_version(),
             **{name: metadata.version(name) for name in ("spikewire", "torch", "spikingjelly")},
         },
-        "commit": _commit(),
+        "commit": commit(),
     }
 
 
@@ -42,8 +43,12 @@ def _processor() -> str:
     return platform.processor() or platform.machine()
 
 
-def _commit() -> str | None:
-    """The commit of the source this runs from, marked if it differs from that; None outside git."""
+@cache
+def commit() -> str | None:
+    """The commit of the source this runs from, marked if it differs from that; None outside git.
+
+    It is looked up once: what a process has loaded does not change with the files.
+    """
 
     def git(*words: str) -> str:
         command = ["git", "-C", str(Path(__file__).parent), *words]

@@ -11,7 +11,7 @@ from concurrent.futures import ThreadPoolExecutor, as_completed
 from dataclasses import dataclass, replace
 from fnmatch import fnmatchcase
 from pathlib import Path
-from statistics import fmean
+from statistics import fmean, variance
 from typing import Any
 
 from spikewire import config, facts, plots, repeats
@@ -42,6 +42,15 @@ class Records:
     study: Study
     folder: Path
     settings: Sequence[str] = ()
+
+    def __post_init__(self) -> None:
+        varied = {key for grid in self.study.grids for key in grid.vary}
+        for word in self.settings:
+            if (key := word.partition("=")[0]) in varied:
+                raise ValueError(
+                    f"{word}: the study varies {key}, and names its runs and rows after it: leave "
+                    "it out, or change the study"
+                )
 
     @property
     def place(self) -> Path:
@@ -184,7 +193,8 @@ class Records:
         seed, and `interval` the half width of its 95 % confidence interval, by Student's t. Rows
         over several sparsities, networks or data sets compare runs of the same; those of one seed
         on one network and data set share weights and images, whatever their sparsity, so that
-        their mean counts as one of `pairs` differences.
+        their mean counts as one of `pairs` differences. Networks and data sets count alike, and the
+        interval is for these: it says nothing of others.
         """
         check("table", table, self.study.tables)
         return [self._row(row) for row in self.study.all_rows if table in row.tables]
@@ -197,8 +207,11 @@ class Records:
         costs = COSTS if self.study.costs else {}
         accuracy, spread = _over(runs, _last)
         plain = self._one_of_each_seed(row.runs) and self._one_of_each_seed(row.rivals)
-        pairs = above(by_seed(runs), by_seed(rivals)) if plain else _differences(runs, rivals)
-        difference, interval = mean_and_interval(pairs)
+        if plain:
+            groups = [above(by_seed(runs), by_seed(rivals))]
+        else:
+            groups = _differences(runs, rivals) if rivals else []
+        difference, interval = mean_and_interval(*groups)
         return {
             "method": row.method,
             "dataset": row.dataset,
@@ -209,11 +222,11 @@ class Records:
             "accuracy": accuracy,
             "accuracy_std": spread,
             "best_on_test": _over(runs, _best_on_test)[0],
-            "validation": _over(runs, _validation)[0],
+            "validation": _over(runs, validation)[0],
             **{name: _over(runs, of)[0] for name, of in costs.items()},
             "difference": difference,
             "interval": interval,
-            "pairs": len(pairs),
+            "pairs": sum(map(len, groups)),
             "paper": row.paper or row.method,
             "paper_connectivity": row.paper_connectivity,
             "paper_operations": row.paper_operations,
@@ -305,40 +318,66 @@ def above(ours: Mapping[Hashable, float], theirs: Mapping[Hashable, float]) -> l
     return [ours[case] - theirs[case] for case in ours if case in theirs]
 
 
-def mean_and_interval(differences: Sequence[float]) -> tuple[float | None, float | None]:
+def mean_and_interval(*groups: Sequence[float]) -> tuple[float | None, float | None]:
     """Mean, and half of its 95 % confidence interval, None where they are too few.
 
-    ``t(0.975, n - 1) s / sqrt(n)`` with the sample standard deviation s of n differences.
+    Of n differences ``t(0.975, n - 1) s / sqrt(n)`` with their sample standard deviation s. Of K
+    groups each counts alike, and the interval is for these very groups: ``t(0.975, nu) sqrt(sum v)
+    / K`` with ``v = s^2 / n`` of each and Welch's ``nu = (sum v)^2 / sum(v^2 / (n - 1))``.
 
     >>> mean, half = mean_and_interval([1.0, 2.0, 3.0])
     >>> mean, round(half, 4)
     (2.0, 2.4841)
+    >>> mean, half = mean_and_interval([1.0, 2.0, 3.0], [5.0, 6.0, 7.0])
+    >>> mean, round(half, 4)
+    (4.0, 1.1335)
     """
-    if not differences:
+    groups = tuple(group for group in groups if group)
+    if not groups:
         return None, None
-    mean, spread = mean_and_spread(differences)
-    count = len(differences)
-    if count == 1:
+    mean = fmean(map(fmean, groups))
+    if min(map(len, groups)) == 1:
         return mean, None
+    parts = [variance(group) / len(group) for group in groups]
+    if not (total := sum(parts)):
+        return mean, 0.0
+    freedom = total**2 / sum(v**2 / (len(g) - 1) for v, g in zip(parts, groups, strict=True))
     from scipy.special import stdtrit  # takes half a second, which other commands need not wait
 
-    return mean, float(stdtrit(count - 1, 0.975)) * spread / count**0.5
+    return mean, float(stdtrit(freedom, 0.975)) * total**0.5 / len(groups)
 
 
-def _differences(runs: Sequence[Run], rivals: Sequence[Run]) -> list[float]:
-    """What runs are above their rivals, once for all that are not independent of each other."""
+def _differences(runs: Sequence[Run], rivals: Sequence[Run]) -> list[list[float]]:
+    """What runs are above their rivals, seed by seed, for each network and data set.
+
+    Runs of one seed are not independent of each other: they count once, as soon as all are there.
+    """
     ours, theirs = _by_case(runs), _by_case(rivals)
-    cases = [(ours[unit], theirs[unit]) for unit in ours if unit in theirs]
-    found = (above(one, other) for one, other in cases)
-    return [fmean(each) for each in found if each]
+    found = []
+    for setting in (setting for setting in ours if setting in theirs):
+        mine, other = ours[setting], theirs[setting]
+        cases = set().union(*mine.values()) & set().union(*other.values())
+        whole = [seed for seed in mine if cases <= mine[seed].keys() & other.get(seed, {}).keys()]
+        found.append([fmean(mine[s][c] - other[s][c] for c in cases) for s in whole if cases])
+    return found
 
 
-def _by_case(runs: Iterable[Run]) -> dict[Hashable, dict[Hashable, float]]:
-    """Accuracies by sparsity, for each seed, network and data set."""
-    found: dict[Hashable, dict[Hashable, float]] = {}
+Cases = dict[Hashable, dict[Hashable, dict[Hashable, float]]]
+
+
+def _by_case(runs: Iterable[Run]) -> Cases:
+    """Accuracies by what was asked for, by seed, by network and data set."""
+    found: Cases = {}
     for run in runs:
-        unit = run.report["seed"], run.config["network"]["name"], run.config["data"]["name"]
-        found.setdefault(unit, {})[run.config["method"].get("sparsity")] = _last(run)
+        setting = run.config["network"]["name"], run.config["data"]["name"]
+        asked = tuple(run.config["method"].get(key) for key in ("sparsity", "operations"))
+        cases = found.setdefault(setting, {}).setdefault(seed := run.report["seed"], {})
+        if asked in cases:
+            raise ValueError(
+                f"{run.path.name} is one of two runs of seed {seed} on {setting[0]} and "
+                f"{setting[1]} with the same sparsity: a difference needs runs that are told apart"
+            )
+        cases[asked] = _last(run)
     return found
 
 
@@ -359,14 +398,16 @@ COSTS: dict[str, Callable[[Run], float | None]] = {
 """What an image costs, by the name of the column; None where it is not known."""
 
 
-def _validation(run: Run) -> Any:
-    return run.records[-1]["accuracy"]["validation"]
+def validation(run: Run) -> Any:
+    """Accuracy of the final network on validation images, or else that of the last epoch."""
+    last = run.records[-1]["accuracy"]["validation"]
+    return run.report["accuracy"].get("validation", last)
 
 
 def _best_on_test(run: Run) -> float:
     final = 1 - run.report["sparsity"]
     tests = (r["accuracy"]["test"] for r in run.records if near(1 - r["sparsity"], final))
-    return max((test for test in tests if test is not None), default=run.report["accuracy"]["last"])
+    return max([_last(run), *(test for test in tests if test is not None)])
 
 
 def _first(runs: Mapping[str, Run]) -> Run:

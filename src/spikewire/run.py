@@ -56,7 +56,7 @@ from spikewire.masks import pack, unpack
 from spikewire.measure import measure, readout, testing
 from spikewire.methods import Dense
 from spikewire.nets import NormalisedSGD
-from spikewire.provenance import provenance
+from spikewire.provenance import commit, provenance
 from spikewire.pruner import Pruner
 from spikewire.runtime import compare, sparse
 from spikewire.train import Epoch, fit, label
@@ -227,6 +227,7 @@ class _Training:
         self, recipe: Recipe, out: Path, data: Data, device: torch.device, log: Log
     ) -> None:
         self.recipe, self.out, self.device, self.log = recipe, out, device, log
+        commit()  # of the source as it is now: it may change before the report is written
         self.parts = _batches(recipe, data, device)
         torch.manual_seed(recipe.seed)
         self.classes = data.classes
@@ -401,7 +402,10 @@ class _Training:
         """What report.json says."""
         measured = measured_files(self.recipe, self.out, self.model, _whole(self.parts.test))
         return measured.as_dict() | {
-            "accuracy": accuracy_of(measured.accuracy, 1.0 - measured.sparsity, self.records),
+            "accuracy": {
+                **accuracy_of(measured.accuracy, 1.0 - measured.sparsity, self.records),
+                "validation": self._validated(),
+            },
             "epochs": len(self.records),
             # the median: neither the compilation in the first nor a machine that slept counts
             "seconds_per_epoch": statistics.median(record["seconds"] for record in self.records),
@@ -414,6 +418,11 @@ class _Training:
             "seed": self.recipe.seed,
             **provenance(self.device),
         }
+
+    def _validated(self) -> float | None:
+        """Of the final network: `Pruner.finish` may have cut after the last record."""
+        batches = self.parts.validation
+        return None if batches is None else measure(self.model, _whole(batches)).accuracy
 
 
 def _batches(recipe: Recipe, data: Data, device: torch.device) -> _Parts:

@@ -47,10 +47,11 @@ validation images::
 from __future__ import annotations
 
 import re
+from collections import Counter
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field, replace
 from functools import cached_property
-from itertools import product
+from itertools import permutations, product
 from typing import Annotated, Any
 
 from pydantic import ConfigDict, Field, TypeAdapter, ValidationError
@@ -90,7 +91,7 @@ class Grid:
         return {
             "-".join([self.name, *map(str, values)]): [
                 *self.run,
-                *(f"{key}={value}" for key, value in zip(self.vary, values, strict=True)),
+                *map(config.setting, self.vary, values),
             ]
             for values in product(*self.vary.values())
         }
@@ -175,6 +176,12 @@ class Contrast:
     def __post_init__(self) -> None:
         for arm in (arm for pair in self.pairs for arm in pair):
             check("arm", arm, self.arms)
+        for one, other in permutations(self.arms, 2):
+            if other.startswith(f"{one}-"):
+                raise ValueError(
+                    f"runs of the arm {other} are found under {one} too: give one of them a name "
+                    "that does not begin with the other's"
+                )
 
     def rows(self) -> list[Row]:
         """The rows of its tables: every pair on every data set.
@@ -257,6 +264,13 @@ class Study:
     course: str = ""
     costs: bool = False
     search: Search | None = None
+
+    def __post_init__(self) -> None:
+        named = [*self.runs, *(name for grid in self.grids for name in grid.runs())]
+        grids = [grid.name for grid in self.grids]
+        for kind, names in (("run", named), ("grid", grids)):
+            if twice := [name for name, times in Counter(names).items() if times > 1]:
+                raise ValueError(f"there are two of the {kind} {twice[0]}: give one another name")
 
     @cached_property
     def all_runs(self) -> dict[str, list[str]]:

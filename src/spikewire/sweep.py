@@ -46,7 +46,7 @@ from spikewire.claims import PATIENCE, Claim, Claims, Lost
 from spikewire.config import Recipe
 from spikewire.finished import finished
 from spikewire.lock import Busy
-from spikewire.records import Records
+from spikewire.records import Records, validation
 from spikewire.study import Grid, Search, Study, plain, study_of
 from spikewire.train import Diverged, Epoch
 
@@ -71,7 +71,7 @@ class Trial:
     @property
     def words(self) -> list[str]:
         """The choice as settings are written."""
-        return [f"{key}={value}" for key, value in self.choice.items()]
+        return [config.setting(key, value) for key, value in self.choice.items()]
 
 
 def trials(study: Study, grid: Grid, settings: Iterable[str] = ()) -> list[Trial]:
@@ -218,7 +218,7 @@ class _Journal:
     def __init__(self, path: Path) -> None:
         optuna = self.optuna = _optuna()
         path.parent.mkdir(parents=True, exist_ok=True)
-        backend = optuna.storages.journal.JournalFileBackend(str(path))
+        backend = optuna.storages.journal.JournalFileBackend(str(path.resolve()))
         self.storage = optuna.storages.JournalStorage(backend)
         self.studies: dict[str, Any] = {}
 
@@ -447,9 +447,9 @@ class _Worker:
         except Diverged as error:
             self.journal.tell(grid.name, number, None, reason=str(error))
             return
-        last = facts.read(self.records.path(trial.name)).records[-1]
-        accuracy, sparsity = last["accuracy"]["validation"], last["sparsity"]
-        self.journal.tell(grid.name, number, accuracy, sparsity=sparsity)
+        run = facts.read(self.records.path(trial.name))
+        sparsity = run.report["sparsity"]
+        self.journal.tell(grid.name, number, validation(run), sparsity=sparsity)
 
     def _choose(self, grid: Grid, claim: Claim) -> None:
         outcomes = [outcome or {} for outcome in self.journal.told(grid.name)]
