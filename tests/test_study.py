@@ -1,6 +1,9 @@
 """Studies: their files, their tables by hand, their figures, and training what is missing."""
 
 import json
+import subprocess
+import sys
+import time
 from pathlib import Path
 
 import pytest
@@ -8,6 +11,7 @@ import torch
 
 from spikewire import config, study, tables, words
 from spikewire.config import override
+from spikewire.lock import alone
 from spikewire.nets.neurons import LIF
 from spikewire.records import KINDS, Records, folder_name
 from spikewire.schedules import at
@@ -581,6 +585,22 @@ def test_a_failing_run_says_why(command, tmp_path):
     status, _, said = command("reproduce", file, "--train", "--records", tmp_path, "--data", empty)
     assert status == 2
     assert "a: spikewire: " in said and str(empty) in said
+
+
+def test_who_is_told_to_stop_stops_its_runs_and_the_same_command_goes_on(tmp_path):
+    file, records = tmp_path / "mine.toml", tmp_path / "records"
+    words = ["epochs=300", "network.T=2", "network.width=8", "twin=false", "compile=false"]
+    runs = {name: ["digits", *words] for name in "ab"}
+    file.write_text(f'title = "Mine"\n[runs]\na = {runs["a"]}\nb = {runs["b"]}\n')
+    command = [sys.executable, "-m", "spikewire", "reproduce", file, "--train", "--jobs", "2"]
+    process = subprocess.Popen([*command, "--records", records])
+    while not all((records / run / "metrics.jsonl").is_file() for run in runs):
+        time.sleep(0.05)
+    process.terminate()
+    assert process.wait(60) == 143
+    for run in runs:
+        with alone(records / run):  # nobody is at work in it
+            assert (records / run / "checkpoint").is_dir()
 
 
 @pytest.mark.parametrize(

@@ -243,12 +243,18 @@ def _refuse_unequal(runs: Sequence[Run]) -> None:
     first, *others = runs
     for run in others:
         for key in _EQUAL:
-            one, other = first.config.get(key), run.config.get(key)
+            one, other = _told(first, key), _told(run, key)
             if one != other:
                 raise ValueError(
                     f"{run.path} cannot compete with {first.path}: {key} is {other}, not {one}; "
                     "give each a sweep of its own"
                 )
+
+
+def _told(run: Run, key: str) -> Any:
+    """A setting, without what decides no number; older records lack some that are empty."""
+    value = run.config.get(key) or ""
+    return {k: v for k, v in value.items() if k != "download"} if isinstance(value, dict) else value
 
 
 def ranked(rows: Iterable[Row]) -> list[Level]:
@@ -272,7 +278,8 @@ def _asked(run: Run) -> float | None:
     method = METHODS.get(run.report["method"])
     if method is None or method.sparsity_is != "exact, of synapses":
         return None
-    return (run.config.get("method") or {}).get("sparsity")
+    asked = (run.config.get("method") or {}).get("sparsity")
+    return asked if isinstance(asked, float) else None  # a schedule is told by what it leaves
 
 
 def _reached(row: Row, asked: Iterable[float]) -> float:
@@ -411,10 +418,14 @@ def _readme(tracks: Sequence[Track], out: Path) -> str:
     parts = [
         "# Leaderboard",
         "Mean ± standard deviation over seeds. *To the highest*: the difference to the highest "
-        "accuracy of the level, seed by seed, with its 95 % confidence interval; in the noise if "
-        "that holds 0 or fewer than three seeds are common. Only accuracies are compared so. The "
-        "same as a [page](index.html) that sorts, as "
-        f"[JSON]({NAME}.json) and as [CSV]({NAME}.csv).",
+        "accuracy of the level, seed by seed, with its 95 % confidence interval (Student's t, not "
+        "corrected for the number of comparisons; it covers seeds, not the choice of test images); "
+        "in the noise if that holds 0 or fewer than three seeds are common. Only accuracies are "
+        "compared so. A row competes in the level of the highest sparsity that it reached, and may "
+        "be sparser. *Validated*: test accuracy at the epoch that is best on validation images. "
+        "SynOps are the spikes that meet a synapse, the first layer's multiplications not among "
+        "them; the machine may have had other work while times were taken. The same as a "
+        f"[page](index.html) that sorts, as [JSON]({NAME}.json) and as [CSV]({NAME}.csv).",
     ]
     for track in tracks:
         section = _section(track, out)

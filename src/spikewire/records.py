@@ -4,12 +4,16 @@ from __future__ import annotations
 
 import os
 import re
+import signal
 import subprocess
 import sys
-from collections.abc import Callable, Hashable, Iterable, Mapping, Sequence
+import threading
+from collections.abc import Callable, Hashable, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor, as_completed
+from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from fnmatch import fnmatchcase
+from functools import partial
 from pathlib import Path
 from statistics import fmean, variance
 from typing import Any
@@ -154,32 +158,40 @@ class Records:
 
         Raises:
             ValueError: as soon as a run fails, with what it said; no other is begun then.
+            SystemExit, KeyboardInterrupt: after SIGTERM and SIGINT, when all runs have saved where
+                they stand.
         """
         threads = str(max(1, (os.cpu_count() or 1) // jobs))
-        with ThreadPoolExecutor(jobs) as pool:
-            begun = {pool.submit(self._train, r, data, threads): r for r in self.missing(runs)}
+        at_work: set[subprocess.Popen[str]] = set()
+        train = partial(self._train, data=data, threads=threads, at_work=at_work)
+        with _ended_by_sigterm(), ThreadPoolExecutor(jobs) as pool:
+            begun = {pool.submit(train, run): run for run in self.missing(runs)}
             try:
                 for future in as_completed(begun):
                     future.result()
                     done(begun[future])
-            except BaseException:
+            except BaseException as reason:
                 pool.shutdown(wait=False, cancel_futures=True)
+                if not isinstance(reason, Exception):
+                    for process in tuple(at_work):
+                        process.terminate()
                 raise
 
-    def _train(self, run: str, data: Path | None, threads: str) -> None:
+    def _train(
+        self, run: str, data: Path | None, threads: str, at_work: set[subprocess.Popen[str]]
+    ) -> None:
         recipe, *settings = self.study.all_runs[run]
         command = [sys.executable, "-m", "spikewire", "train", recipe]
         command += [*settings, *self.settings, "--out", str(self.path(run)), "--json"]
         command += ["--data", str(data)] if data else []
-        ended = subprocess.run(
-            command,
-            env=os.environ | {"OMP_NUM_THREADS": threads},
-            capture_output=True,
-            text=True,
-            check=False,
-        )
-        if ended.returncode:
-            raise ValueError(f"{run}: {ended.stderr.strip()}")
+        environment = os.environ | {"OMP_NUM_THREADS": threads}
+        pipe = subprocess.PIPE
+        process = subprocess.Popen(command, env=environment, stdout=pipe, stderr=pipe, text=True)
+        at_work.add(process)
+        said = process.communicate()[1].strip()
+        at_work.discard(process)
+        if process.returncode:
+            raise ValueError(f"{run}: {said or f'it ended with status {process.returncode}'}")
 
     def table(self, table: str) -> list[dict[str, Any]]:
         """The rows of a table: the paper's numbers, and ours where the runs are there.
@@ -408,6 +420,23 @@ def _best_on_test(run: Run) -> float:
     final = 1 - run.report["sparsity"]
     tests = (r["accuracy"]["test"] for r in run.records if near(1 - r["sparsity"], final))
     return max([_last(run), *(test for test in tests if test is not None)])
+
+
+@contextmanager
+def _ended_by_sigterm() -> Iterator[None]:
+    """Let SIGTERM end the process as an exception, so that those it has begun are ended too."""
+
+    def end(number: int, frame: Any) -> None:
+        raise SystemExit(128 + number)
+
+    if threading.current_thread() is not threading.main_thread():  # which alone hears signals
+        yield
+        return
+    former = signal.signal(signal.SIGTERM, end)
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGTERM, former)
 
 
 def _first(runs: Mapping[str, Run]) -> Run:
