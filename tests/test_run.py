@@ -487,7 +487,7 @@ def test_an_edited_network_is_told_from_the_one_of_the_files(tmp_path, monkeypat
     asked = recipe({"network": "plain", "epochs": 2, "batch": 2000, "compile": False})
     run(asked, tmp_path / "whole")
     with pytest.raises(Crash):
-        run(asked, tmp_path / "broken", show=crash_after(2))
+        run(asked, tmp_path / "broken", show=crash_after(3))  # the first epoch is written
     monkeypatch.setitem(NETS, "plain", lambda: plain_of(5))
     told = r"is of another network: 1.weight is of shape \(6, 64\), not \(5, 64\).*plain was edited"
     with pytest.raises(ValueError, match=rf"whole/model.safetensors {told}"):
@@ -540,3 +540,16 @@ def test_who_came_too_late_leaves_the_folder_to_its_owner(tmp_path, monkeypatch)
         monkeypatch.undo()
         assert (tmp_path / "run").is_dir()
     assert not (tmp_path / "run").exists()
+
+
+def test_an_epoch_is_not_written_over_that_of_an_heir(tmp_path):
+    """Who watches is asked once more after the evaluation, which may have taken long."""
+
+    def watch(out, recipe, epoch, record):
+        if record is not None:
+            raise InterruptedError("lost")
+
+    with pytest.raises(InterruptedError):
+        run(small("epochs=1"), tmp_path / "run", show=watch)
+    assert not (tmp_path / "run" / "metrics.jsonl").exists()
+    assert not (tmp_path / "run" / "checkpoint").exists()

@@ -272,8 +272,9 @@ class _Training:
             self._snapshot(0)
         with _interrupts() as stop, closing(self._epochs(stop, progress)) as epochs:
             while not self._settled and (epoch := next(epochs, None)):
-                self._keep(epoch)
-                progress(epoch)
+                self._record(epoch)
+                progress(epoch)  # who lost the run to another while it was evaluated ends here
+                self._save(epoch)
                 if distributed.agree(stop()):
                     raise Stopped(f"stopped in epoch {epoch.epoch}, batch {epoch.batch}")
         self._conclude()
@@ -305,12 +306,16 @@ class _Training:
             progress=progress,
         )
 
-    def _keep(self, epoch: Epoch) -> None:
-        """Record a finished epoch, and save where training stands."""
+    def _record(self, epoch: Epoch) -> None:
+        """Say what a finished epoch came to."""
         if epoch.complete:
             self.records.append(record_of(epoch, self.pruner, self.before, self.recipe.epochs))
             self.before = existing(self.pruner)
             self._look()
+
+    def _save(self, epoch: Epoch) -> None:
+        """Write the records, and where training stands."""
+        if epoch.complete:
             self._snapshot(epoch.epoch)
         if distributed.rank() == 0:
             lines = "".join(json.dumps(record) + "\n" for record in self.records)
