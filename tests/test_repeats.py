@@ -72,3 +72,10 @@ def test_a_search_may_give_each_method_its_own_optimizer(tmp_path, fake_run):
     (other / "run.toml").write_text(slower)
     *_, row = repeats.table([run, other])
     assert row["against dense"] == NONE  # two dense twins, and nothing that tells which
+
+
+def test_a_run_is_compared_with_the_dense_run_of_its_seed(tmp_path, fake_run):
+    runs = [fake_run(tmp_path / f"{n}", epochs=2, seed=n, twin=n == 2) for n in range(3)]
+    paired = [facts.read(each).report["accuracy"]["last"] for each in (runs[2], runs[2] / "dense")]
+    *_, row = repeats.table(runs)
+    assert row["runs"] == "3" and row["against dense"] == words.signed(paired[0] - paired[1])

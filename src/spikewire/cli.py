@@ -270,7 +270,7 @@ def reproduce(
     items = [word for word in words if "=" not in word]
     asked = study.read(name)
     folder = records or Path("reproduce") / Path(name).stem
-    given = Records(asked, folder, sorted(word for word in words if "=" in word))
+    given = Records(asked, folder, _sorted(word for word in words if "=" in word))
     if asked.search is not None and (given.place / sweeps.SUMMARY).is_file():
         given = sweeps.read(given.place)  # as it was swept, whatever the study asks for by now
     at = sweeps.settled(given)
@@ -328,7 +328,7 @@ def sweep(
     as_json: Json = False,
 ) -> None:
     """Search for settings, then train all runs of a study, beside all who work in its folder."""
-    words = sorted(settings or [])
+    words = _sorted(settings or [])
     folder = records or Path("reproduce") / Path(name).stem
     at = Records(study.read(name), folder, words)
     sweeps.check(at)
@@ -414,6 +414,11 @@ def recipes(
         return
     for name, about in known.items():
         typer.echo(f"{name:<{max(map(len, known))}}  {about}")
+
+
+def _sorted(settings: Iterable[str]) -> list[str]:
+    """By key: in another order they are the same study, and of one key the last counts."""
+    return sorted(settings, key=lambda word: word.partition("=")[0])
 
 
 def _folder(recipe: str, settings: list[str]) -> Path:

@@ -79,8 +79,7 @@ def _row(
     reports: list[dict[str, Any]], dense: Sequence[Sequence[Mapping[str, Any]]]
 ) -> dict[str, str]:
     first = reports[0]
-    mean, base = _mean(reports, _last), _mean(_twins(first, dense), _last)
-    gain = mean - base if mean is not None and base is not None else None
+    gain = _gain(reports, _twins(first, dense))
     return {
         "method": first["method"],
         "network": first.get("network") or words.NONE,
@@ -97,6 +96,16 @@ def _row(
             reports, lambda run: run.get("seconds_per_epoch"), "{:.1f}"
         ),
     }
+
+
+def _gain(reports: Sequence[Mapping[str, Any]], twins: Sequence[Mapping[str, Any]]) -> float | None:
+    """How much more accurate than the dense twins of the same seeds, or of any if none is."""
+    seeds = {run.get("seed") for run in reports} & {run.get("seed") for run in twins}
+    if seeds:
+        reports = [run for run in reports if run.get("seed") in seeds]
+        twins = [run for run in twins if run.get("seed") in seeds]
+    mean, base = _mean(reports, _last), _mean(twins, _last)
+    return mean - base if mean is not None and base is not None else None
 
 
 def _values(reports: Sequence[Mapping[str, Any]], of: Quantity) -> list[float]:
