@@ -427,6 +427,11 @@ def test_runs_that_nothing_tells_apart_are_not_averaged(tmp_path):
             "[[contrasts]]\narms = {a = 'A', a-b = 'B'}\npairs = [['a', 'a-b']]\ntables.t = {}",
             "runs of the arm a-b are found under a too",
         ),
+        ("course = 'b'\n[runs]\na = ['mnist']", "no course 'b'"),
+        (
+            "[[grids]]\nname = 'a'\nrun = ['mnist']\nvary = {seed = [0]}\nsearch = {epochs = [1]}",
+            "grid a adds to a search that the study has not",
+        ),
     ],
 )
 def test_two_of_one_name_are_refused(tmp_path, text, message):
@@ -609,6 +614,11 @@ def test_who_is_told_to_stop_stops_its_runs_and_the_same_command_goes_on(tmp_pat
         ("[[figures]]\nname = 'tradeoff'\nkind = 'tradeof'\nruns = {a = 'a'}", "kind of tradeoff"),
         ("[[figures]]\nname = 'tradeoff'\nkind = 'tradeoff'\nruns = {a = 'b'}", "'b'"),
         ("[[rows]]\ntables = ['t']\nmethod = 'A'\ndataset = 'B'\nruns = ['b-*']", "b-*: the study"),
+        (
+            "[[rows]]\ntables = ['t']\nmethod = 'A'\ndataset = 'B'\nruns = ['a']\n"
+            "[[figures]]\nname = 'f'\nkind = 'frontier'\ntable = 't'\ndataset = 'C'",
+            "no data set of f 'C'",
+        ),
         ("", "README.md was not written by this command"),
     ],
 )

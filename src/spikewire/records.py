@@ -101,12 +101,15 @@ class Records:
         """Refuse an item that could not be drawn once its runs are there.
 
         Raises:
-            ValueError: if a run, a pattern or the kind of a figure is none.
+            ValueError: if a run, a pattern, or the kind, table or data set of a figure is none.
         """
         self.needed(item)
-        for drawing in self.study.figures:
-            if item_of(drawing.name) == item:
-                check(f"kind of {drawing.name}", drawing.kind, KINDS)
+        for drawing in (d for d in self.study.figures if item_of(d.name) == item):
+            check(f"kind of {drawing.name}", drawing.kind, KINDS)
+            if drawing.table:
+                check(f"table of {drawing.name}", drawing.table, self.study.tables)
+                rows = [row for row in self.study.all_rows if drawing.table in row.tables]
+                check(f"data set of {drawing.name}", drawing.dataset, {r.dataset for r in rows})
 
     def check_page(self) -> None:
         """Refuse to write README.md over one that is none of ours.

@@ -266,11 +266,16 @@ class Study:
     search: Search | None = None
 
     def __post_init__(self) -> None:
+        lost = [grid.name for grid in self.grids if grid.search and self.search is None]
+        if lost:
+            raise ValueError(f"grid {lost[0]} adds to a search that the study has not: [search]")
         named = [*self.runs, *(name for grid in self.grids for name in grid.runs())]
         grids = [grid.name for grid in self.grids]
         for kind, names in (("run", named), ("grid", grids)):
             if twice := [name for name, times in Counter(names).items() if times > 1]:
                 raise ValueError(f"there are two of the {kind} {twice[0]}: give one another name")
+        if self.course:
+            check("course", self.course, named)
 
     @cached_property
     def all_runs(self) -> dict[str, list[str]]:

@@ -175,7 +175,7 @@ def settled(records: Records) -> Records:
     if records.study.search is None:
         return records
     grids = [
-        replace(grid, run=[*grid.run, *told["chosen"]])
+        replace(grid, run=[*grid.run, *told["chosen"]], search={})
         for grid in records.study.grids
         if (told := tried(records, grid.name)) is not None
     ]
