@@ -326,3 +326,17 @@ def test_a_compiled_network_is_the_network_in_it():
     assert compact(compiled, x)[1].in_channels == compact(net, x)[1].in_channels
     assert measure(compiled, x).operations == measure(net, x).operations
     assert measure(compiled, x).operations.macs > 0
+
+
+class Noisy(nn.Module):
+    keeps_channels = True
+
+    def forward(self, x):
+        return x * torch.rand_like(x)
+
+
+def test_a_network_that_draws_is_understood_and_draws_on_from_where_it_was():
+    net = nn.Sequential(nn.Conv2d(1, 2, 1), Noisy(), nn.Conv2d(2, 1, 1))
+    x, before = torch.rand(1, 1, 2, 2), torch.get_rng_state()
+    assert compact(net, x)[2].in_channels == 2
+    assert torch.get_rng_state().equal(before)
