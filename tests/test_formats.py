@@ -165,7 +165,7 @@ def test_what_a_mask_leaves_out_is_0_in_the_file(tmp_path):
     mask[0, 0] = False
     formats.save_sparse(tmp_path / "net", net, {"weight": mask})  # stored whole: one zero of 100
     assert same(formats.load_sparse(tmp_path / "net")["weight"], net.weight.detach() * mask)
-    with pytest.raises(ValueError, match=r"mask of weight is of shape \(10,\): give one of"):
+    with pytest.raises(ValueError, match=r"is torch.bool of shape \(10,\): give a bool mask"):
         formats.save_sparse(tmp_path / "other", net, {"weight": mask[0]})
     assert not (tmp_path / "other").exists()
 

@@ -166,7 +166,10 @@ def test_masks_are_applied_in_place():
     ("masks", "words"),
     [
         ({"weight": torch.ones(2, 2, dtype=torch.bool)}, r"\(2, 2\).*\(2, 3\)"),
-        ({"other": torch.ones(2, 3, dtype=torch.bool)}, "no such parameter"),
+        (
+            {"other": torch.ones(2, 3, dtype=torch.bool)},
+            "names other, none of the network's weight",
+        ),
         (
             {
                 "weight": torch.zeros(2, 3, dtype=torch.bool),

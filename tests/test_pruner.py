@@ -469,7 +469,7 @@ def test_rewire_from_the_user_s_own_loop():
 @pytest.mark.parametrize(
     ("masks", "words"),
     [
-        ({"0.bias": torch.ones(6, dtype=torch.bool)}, "0.bias, not among the synapses"),
+        ({"0.bias": torch.ones(6, dtype=torch.bool)}, "names 0.bias, none of the network's"),
         ({"0.weight": torch.ones(8, dtype=torch.bool)}, r"give a bool mask of shape \(6, 8\)"),
         ({"2.weight": torch.ones(4, 6)}, "torch.float32"),
     ],

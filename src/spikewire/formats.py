@@ -23,7 +23,7 @@ from safetensors.torch import load_file
 from safetensors.torch import save as encode
 from torch import Tensor, nn
 
-from spikewire.masks import pack, unpack
+from spikewire.masks import check_masks, pack, unpack
 
 _TENSOR = "$tensor"
 _MANIFEST = "checkpoint.json"
@@ -241,7 +241,7 @@ def save_sparse(path: Path | str, model: nn.Module, masks: Mapping[str, Tensor])
             names are passed over.
 
     Raises:
-        ValueError: if a mask has another shape than its tensor; nothing is written then.
+        ValueError: if a mask does not fit its tensor; nothing is written then.
         OSError: if the place cannot be written to.
 
     >>> import tempfile
@@ -254,14 +254,11 @@ def save_sparse(path: Path | str, model: nn.Module, masks: Mapping[str, Tensor])
     """
     tensors: dict[str, Tensor] = {}
     shapes: dict[str, list[int]] = {}
-    for name, value in _tensors_of(model):
+    state = dict(_tensors_of(model))
+    check_masks("masks", {name: mask for name, mask in masks.items() if name in state}, state)
+    for name, value in state.items():
         value = _stored(value)
         mask = masks[name].cpu() if name in masks else torch.ones(value.shape, dtype=torch.bool)
-        if mask.shape != value.shape:
-            raise ValueError(
-                f"the mask of {name} is of shape {tuple(mask.shape)}: give one of shape "
-                f"{tuple(value.shape)}, like the tensor"
-            )
         alive = int(mask.sum())
         much = value.numel() + sum(map(math.prod, shapes.values())) > _MOST_NUMBERS
         if much or value.element_size() * (value.numel() - alive) <= value.numel() / 8:

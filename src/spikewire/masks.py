@@ -6,6 +6,7 @@ A set of masks is a plain ``dict`` from parameter names to bool tensors, as in a
 from __future__ import annotations
 
 from collections.abc import Mapping
+from typing import Any
 
 import numpy as np
 import torch
@@ -121,6 +122,36 @@ def _count(mask: Tensor) -> int:
     return int(torch.count_nonzero(mask))  # ten times faster than the sum of a bool tensor
 
 
+def check_masks(argument: str, masks: Any, weights: Mapping[str, Tensor]) -> None:
+    """Refuse what is no dict of bool masks that fit these weights.
+
+    Raises:
+        ValueError: naming the argument, or what of it is wrong.
+
+    >>> check_masks("masks", {"a": torch.tensor([True])}, {"a": torch.ones(1)})
+    """
+    if not isinstance(masks, Mapping):
+        raise ValueError(
+            f"{argument} is a {type(masks).__name__}: give a dict of bool masks by name, such as "
+            f"{{{next(iter(weights))!r}: mask}}"
+        )
+    if unknown := sorted(set(masks) - set(weights)):
+        raise ValueError(
+            f"{argument} names {', '.join(unknown)}, none of the network's {', '.join(weights)}"
+        )
+    for name, mask in masks.items():
+        shape = tuple(weights[name].shape)
+        if not isinstance(mask, Tensor):
+            told = f"a {type(mask).__name__}"
+        elif mask.dtype != torch.bool or mask.shape != shape:
+            told = f"{mask.dtype} of shape {tuple(mask.shape)}"
+        else:
+            continue
+        raise ValueError(
+            f"{argument}[{name!r}] is {told}: give a bool mask of shape {shape}, like the weight"
+        )
+
+
 def apply_masks(model: nn.Module, masks: Mapping[str, Tensor]) -> None:
     """Set to zero what the masks say is gone, in place: for an EMA copy or a loaded checkpoint.
 
@@ -138,13 +169,7 @@ def apply_masks(model: nn.Module, masks: Mapping[str, Tensor]) -> None:
     0.0
     """
     weights = dict(unwrapped(model).named_parameters())
-    for name, mask in masks.items():
-        if name not in weights or weights[name].shape != mask.shape:
-            found = tuple(weights[name].shape) if name in weights else "no such parameter"
-            raise ValueError(
-                f"masks[{name!r}] has shape {tuple(mask.shape)} but the model has {found}: "
-                "use masks made for this model"
-            )
+    check_masks("masks", masks, weights)
     with torch.no_grad():
         for name, mask in masks.items():
             weights[name].masked_fill_(~mask.to(weights[name].device), 0.0)

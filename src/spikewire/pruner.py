@@ -31,12 +31,12 @@ from spikewire.activity import SpikeCost
 from spikewire.channels import Channels, channels_of, survey
 from spikewire.compact import Outline
 from spikewire.hooks import Hooks
-from spikewire.masks import choose, pack, unpack
+from spikewire.masks import check_masks, choose, pack, unpack
 from spikewire.measure import Uses, pairs, testing, uses
 from spikewire.observe import Layer, Observer, Probe
 from spikewire.scores import Score, criticality
 from spikewire.shares import Share, counts
-from spikewire.synapses import Synapses, check_masks, synapses_of
+from spikewire.synapses import Synapses, synapses_of
 from spikewire.units import Kernel, Unit
 from spikewire.weights import transposed, unwrapped
 

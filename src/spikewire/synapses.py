@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from typing import Any
 
 import torch
 from torch import Tensor, nn
 
+from spikewire.masks import check_masks
 from spikewire.weights import synaptic_weights
 
 
@@ -115,36 +115,6 @@ def synapses_of(
     for name, weight in weights.items():
         _check(name, weight)
     return [Synapses(name, weight, possible.get(name)) for name, weight in weights.items()]
-
-
-def check_masks(argument: str, masks: Any, weights: Mapping[str, Tensor]) -> None:
-    """Refuse what is no dict of bool masks that fit these weights.
-
-    Raises:
-        ValueError: naming the argument, or what of it is wrong.
-
-    >>> check_masks("masks", {"a": torch.tensor([True])}, {"a": torch.ones(1)})
-    """
-    if not isinstance(masks, Mapping):
-        raise ValueError(
-            f"{argument} is a {type(masks).__name__}: give a dict of bool masks by name, such as "
-            f"{{{next(iter(weights))!r}: mask}}"
-        )
-    if unknown := sorted(set(masks) - set(weights)):
-        raise ValueError(
-            f"{argument} names {', '.join(unknown)}, not among the synapses: {', '.join(weights)}"
-        )
-    for name, mask in masks.items():
-        shape = tuple(weights[name].shape)
-        if not isinstance(mask, Tensor):
-            told = f"a {type(mask).__name__}"
-        elif mask.dtype != torch.bool or mask.shape != shape:
-            told = f"{mask.dtype} of shape {tuple(mask.shape)}"
-        else:
-            continue
-        raise ValueError(
-            f"{argument}[{name!r}] is {told}: give a bool mask of shape {shape}, like the weight"
-        )
 
 
 def _check(name: str, weight: Tensor) -> None:
