@@ -31,7 +31,7 @@ def searched(*grids, trials=2, **vary):
 
 def write_run(out, recipe, validation, test):
     """The files of a finished run of one epoch."""
-    out.mkdir(parents=True)
+    out.mkdir(parents=True, exist_ok=True)
     accuracy = {"validation": validation, "test": test}
     facts = {"method": "gmp", "sparsity": 0.5, "layers": [], "accuracy": {"last": test}}
     (out / "run.toml").write_text(recipe.toml())
@@ -199,6 +199,42 @@ def test_a_run_that_diverges_does_not_keep_the_others_from_their_end(tmp_path, p
         sweep.work(asked)
     assert begun == ["gmp-0", "gmp-1", "gmp-2"]
     assert asked.missing(asked.study.all_runs) == ["gmp-0"]
+
+
+FROM_THE_LAST = ["digits", *SMALL, "weights=../trained/model.safetensors"]
+
+
+def test_a_run_waits_for_the_network_that_it_starts_from(tmp_path, pretended):
+    def reach(recipe):
+        if recipe.weights:
+            assert (tmp_path / "trained" / "report.json").is_file()
+        else:
+            (tmp_path / "trained" / "model.safetensors").touch()
+        return 10.0, 10.0
+
+    (tmp_path / "trained").mkdir()
+    begun = pretended(reach)
+    runs = {"pruned": FROM_THE_LAST, "trained": ["digits", *SMALL]}
+    sweep.work(Records(Study("t", runs=runs), tmp_path))
+    assert begun == ["trained", "pruned"]
+
+
+def test_what_starts_from_a_run_that_failed_is_left(tmp_path, pretended):
+    def reach(recipe):
+        raise Diverged("no longer finite")
+
+    begun = pretended(reach)
+    runs = {"pruned": FROM_THE_LAST, "trained": ["digits", *SMALL]}
+    with pytest.raises(ValueError, match="pruned: it starts from the network of trained"):
+        sweep.work(Records(Study("t", runs=runs), tmp_path))
+    assert begun == ["trained"]
+
+
+def test_a_network_that_is_gone_is_named(tmp_path, pretended):
+    pretended(lambda recipe: (10.0, 10.0))  # which leaves no network
+    runs = {"trained": ["digits", *SMALL], "pruned": FROM_THE_LAST}
+    with pytest.raises(ValueError, match="starts from model.safetensors of the run trained, which"):
+        sweep.work(Records(Study("t", runs=runs), tmp_path))
 
 
 def test_a_run_that_fails_is_named_and_can_be_had_by_others(tmp_path, pretended):

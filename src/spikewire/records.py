@@ -137,6 +137,24 @@ class Records:
         refuse_other(asked, self.path(run))
         return True
 
+    def awaited(self, run: str) -> str | None:
+        """The run whose network this one starts from, as long as that is not finished.
+
+        Raises:
+            ValueError: if it is finished, but its network is not there.
+        """
+        if (origin := self.study.origin(run)) is None:
+            return None
+        name, file = origin
+        if self.missing([name]):
+            return name
+        if not (self.path(name) / file).is_file():
+            raise ValueError(
+                f"{run} starts from {file} of the run {name}, which is not in {self.path(name)}: "
+                "put it there, or delete the folder, so that it is trained again"
+            )
+        return None
+
     def _rows(self, drawing: Drawing) -> list[Row]:
         return [
             row
@@ -153,6 +171,8 @@ class Records:
     ) -> None:
         """Train what is missing, `jobs` runs side by side; stopped runs are continued.
 
+        Runs whose networks others start from come first, whether they are named or not.
+
         Args:
             runs: names of runs.
             data: folder with the data sets.
@@ -164,11 +184,14 @@ class Records:
             SystemExit, KeyboardInterrupt: after SIGTERM and SIGINT, when all runs have saved where
                 they stand.
         """
+        left = self.missing(runs)
+        if first := {name: run for run in left if (name := self.awaited(run))}:
+            self.train(first, data, jobs, done)
         threads = str(max(1, (os.cpu_count() or 1) // jobs))
         at_work: set[subprocess.Popen[str]] = set()
         train = partial(self._train, data=data, threads=threads, at_work=at_work)
         with _ended_by_sigterm(), ThreadPoolExecutor(jobs) as pool:
-            begun = {pool.submit(train, run): run for run in self.missing(runs)}
+            begun = {pool.submit(train, run): run for run in self.missing(left)}
             try:
                 for future in as_completed(begun):
                     future.result()

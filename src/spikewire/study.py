@@ -29,6 +29,12 @@ train what is missing::
     kind = "courses"
     runs = { "no pruning" = "dense" }
 
+A run may start from the network of another, once that is trained::
+
+    [runs]
+    trained = ["cifar100", "method=dense"]
+    pruned = ["cifar100", "weights=../trained/model.safetensors"]
+
 Settings can be found before the runs, see `sweep`: as many trials for each grid, judged on
 validation images::
 
@@ -51,7 +57,9 @@ from collections import Counter
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field, replace
 from functools import cached_property
+from graphlib import CycleError, TopologicalSorter
 from itertools import permutations, product
+from pathlib import PurePosixPath
 from typing import Annotated, Any
 
 from pydantic import ConfigDict, Field, TypeAdapter, ValidationError
@@ -276,6 +284,14 @@ class Study:
                 raise ValueError(f"there are two of the {kind} {twice[0]}: give one another name")
         if self.course:
             check("course", self.course, named)
+        origins = {run: self.origin(run) for run in self.all_runs}
+        try:
+            TopologicalSorter({run: found[:1] for run, found in origins.items() if found}).prepare()
+        except CycleError as error:
+            circle = " from ".join(reversed(error.args[1]))
+            raise ValueError(
+                f"{circle}: no run can start from its own network: give one of them other weights"
+            ) from error
 
     @cached_property
     def all_runs(self) -> dict[str, list[str]]:
@@ -286,6 +302,19 @@ class Study:
         """
         runs = self.runs | {name: run for grid in self.grids for name, run in grid.runs().items()}
         return dict(sorted(runs.items(), key=lambda item: seed_of(item[1])))
+
+    def origin(self, run: str) -> tuple[str, str] | None:
+        """The run of the study whose network a run starts from, and the file of that run.
+
+        >>> runs = {"a": ["mnist"], "b": ["mnist", "weights=../a/model.safetensors"]}
+        >>> Study("t", runs=runs).origin("b")
+        ('a', 'model.safetensors')
+        """
+        told = [word for word in self.all_runs[run] if word.startswith("weights=")]
+        match PurePosixPath(told[-1].removeprefix("weights=") if told else "").parts:
+            case ("..", name, file) if name in self.all_runs:
+                return name, file
+        return None
 
     @cached_property
     def all_rows(self) -> list[Row]:

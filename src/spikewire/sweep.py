@@ -410,7 +410,10 @@ class _Worker:
         new = {name for name in names if finished(ready.path(name))}
         ready.missing(new)  # refuses runs of another sweep
         self.finished |= new
-        left |= {name: partial(self._run, ready, name) for name in names if name not in new}
+        awaited = {name: ready.awaited(name) for name in names if name not in new}
+        lost = {name: of for name, of in awaited.items() if of in self.failed}
+        self.failed |= {name: f"it starts from the network of {of}" for name, of in lost.items()}
+        left |= {name: partial(self._run, ready, name) for name, of in awaited.items() if not of}
         return {name: job for name, job in left.items() if name not in self.failed}
 
     def _searching(self, grid: Grid) -> list[tuple[str, Job]]:
