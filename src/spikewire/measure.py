@@ -449,8 +449,9 @@ def _operations(model: nn.Module) -> Iterator[dict[str, float]]:
     totals = {field.name: 0.0 for field in fields(Operations)}
 
     def hear(name: str, module: Any, x: Tensor) -> None:
-        kind = "synops" if bool(((x == 0) | (x == 1)).all()) else "macs"
-        totals[kind] += _meetings(module, x != 0, module.weight != 0)
+        marked = (x != 0).to(x.dtype)
+        kind = "synops" if torch.equal(x, marked) else "macs"
+        totals[kind] += _meetings(module, marked, module.weight != 0)
         totals["dense"] += _dense_meetings(module, x)
 
     with _inputs_of_layers(model, hear):
@@ -484,12 +485,13 @@ def _dense_meetings(module: Any, x: Tensor) -> float:
 
 def _meetings(module: Any, x: Tensor, weight: Tensor) -> float:
     """How often a marked input meets a marked synapse: the layer's own sum, over ones."""
-    x, weight = x.float(), weight.float()  # counts, exact whatever the layer's own type
+    # counts, exact whatever the layer's own type; samples are added up first, for the sum is linear
+    x, weight = x.float().sum(0, keepdim=True).double(), weight.double()
     if isinstance(module, nn.Linear):
-        return float(linear(x, weight.sum(0, keepdim=True)).double().sum())
+        return float(linear(x, weight.sum(0, keepdim=True)).sum())
     # without groups the output channels can be added up beforehand
     weight = weight.sum(0, keepdim=True) if module.groups == 1 else weight
-    return float(module._conv_forward(x, weight, None).double().sum())
+    return float(module._conv_forward(x, weight, None).sum())
 
 
 def _bytes(model: nn.Module) -> int:
