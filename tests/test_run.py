@@ -417,6 +417,14 @@ def test_a_network_without_known_neurons_is_trained_and_measured(tmp_path, monke
     assert record["firing_rate"] is None
 
 
+def test_a_run_that_is_trained_again_has_a_new_page(tmp_path):
+    out = run(small("epochs=1"), tmp_path)
+    (out / "report.json").unlink()
+    (out / "report.html").write_text("old")
+    run(small("epochs=1"), out)
+    assert "old" != (out / "report.html").read_text()
+
+
 @pytest.mark.parametrize("twin", ["false", "true"])
 def test_a_folder_of_somebody_else_is_left_as_it_is(tmp_path, twin):
     out = tmp_path / "project"

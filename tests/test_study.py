@@ -430,6 +430,11 @@ def test_runs_that_nothing_tells_apart_are_not_averaged(tmp_path):
             "runs of the arm a-b are found under a too",
         ),
         (
+            "[[grids]]\nname = 'a'\nrun = ['mnist']\nvary = {seed = [1, 0, 1]}",
+            "grid a varies seed over .1, 0, 1.: give each value once",
+        ),
+        ("[search]\ntrials = 1\nvary = {epochs = []}", "the search varies epochs over "),
+        (
             "[runs]\na = ['mnist', 'weights=../b/n.pt']\nb = ['mnist', 'weights=../a/n.pt']",
             "no run can start from its own network",
         ),

@@ -19,6 +19,8 @@ from spikewire.train import Diverged, Epoch
 
 SMALL = ["epochs=1", "batch=200", "network.T=2", "network.width=8", "twin=false", "compile=false"]
 
+FROM_THE_LAST = ["digits", *SMALL, "weights=../trained/model.safetensors"]
+
 
 def small(name="gmp", search=(), **vary):
     words = ["digits", *SMALL, f"method={name}"]
@@ -201,9 +203,6 @@ def test_a_run_that_diverges_does_not_keep_the_others_from_their_end(tmp_path, p
     assert asked.missing(asked.study.all_runs) == ["gmp-0"]
 
 
-FROM_THE_LAST = ["digits", *SMALL, "weights=../trained/model.safetensors"]
-
-
 def test_a_run_waits_for_the_network_that_it_starts_from(tmp_path, pretended):
     def reach(recipe):
         if recipe.weights:
@@ -311,6 +310,14 @@ def test_an_interrupted_worker_stops_and_gives_its_claim_back(tmp_path, monkeypa
         (searched(small(), epochs=[1, 2]), ["data.validation=0"], "no validation images"),
         (searched(small(batch=[0, 1]), epochs=[1, 2]), [], "gmp-0: batch"),
         (Study("t", runs={"one": ["digits", "epoch=1"]}), [], "one: unknown key epoch"),
+        (
+            replace(
+                searched(Grid("gmp", FROM_THE_LAST, {"seed": [0]}), epochs=[1, 2]),
+                runs={"trained": ["digits", *SMALL]},
+            ),
+            [],
+            "gmp-0 starts from the network of trained, which trials of a search cannot",
+        ),
     ],
 )
 def test_what_cannot_be_done_is_refused_before_any_work(tmp_path, asked, settings, message):
@@ -358,6 +365,23 @@ def test_a_search_can_be_made_longer(tmp_path, pretended):
     assert told["trials"][:2] == former["trials"]
     assert told["chosen"] == ["optimizer.lr=0.003"]
     assert [trial["sparsity"] for trial in told["trials"]] == [0.5] * 3
+
+
+def test_a_search_can_be_made_shorter(tmp_path, pretended):
+    """What it does not ask for any more plays no part in the choice."""
+    begun = pretended(lambda recipe: (recipe.optimizer.lr, 90.0))
+    rates = {"optimizer.lr": [1e-3, 2e-3, 3e-3]}
+    asked = [searched(small(), trials=trials, **rates) for trials in (3, 2)]
+    sweep.work(Records(asked[0], tmp_path))
+    shutil.rmtree(tmp_path / "gmp-0")
+    begun.clear()
+    sweep.work(Records(asked[1], tmp_path))
+    assert begun == ["gmp-0"]
+    told = json.loads((tmp_path / "trials" / "gmp.json").read_text())
+    left = sweep.trials(asked[1], asked[1].grids[0])
+    assert [trial["settings"] for trial in told["trials"]] == [trial.words for trial in left]
+    highest = max(left, key=lambda trial: trial.choice["optimizer.lr"])
+    assert told["chosen"] == highest.words
 
 
 def test_a_folder_without_a_sweep(tmp_path):

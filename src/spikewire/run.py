@@ -148,6 +148,7 @@ def _run(
         training = _Training(recipe, out, load_data(recipe, root), device, log)
         if distributed.rank() == 0:  # only now: what cannot be built must not claim the folder
             formats.write(out / "run.toml", recipe.toml().encode())
+            (out / "report.html").unlink(missing_ok=True)  # of a training that began here before
         training.run(show)
     if distributed.rank() == 0 and not (out / "report.html").is_file():
         report.write(out)

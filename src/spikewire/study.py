@@ -54,7 +54,7 @@ from __future__ import annotations
 
 import re
 from collections import Counter
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from functools import cached_property
 from graphlib import CycleError, TopologicalSorter
@@ -89,6 +89,9 @@ class Grid:
     dataset: str = ""
     against: str = ""
     search: dict[str, list[Any]] = field(default_factory=dict)
+
+    def __post_init__(self) -> None:
+        _check_values(f"grid {self.name}", self.vary | self.search)
 
     def runs(self) -> dict[str, list[str]]:
         """The words of each run by its name.
@@ -244,6 +247,9 @@ class Search:
     vary: dict[str, list[Any]] = field(default_factory=dict)
     seed: Annotated[int, Field(ge=0)] = 0
 
+    def __post_init__(self) -> None:
+        _check_values("the search", self.vary)
+
 
 @dataclass(frozen=True)
 class Study:
@@ -332,6 +338,13 @@ class Study:
     def items(self) -> list[str]:
         """Names of everything that can be asked for."""
         return [*self.tables, *dict.fromkeys(item_of(drawing.name) for drawing in self.figures)]
+
+
+def _check_values(of: str, vary: Mapping[str, Sequence[Any]]) -> None:
+    """Refuse a setting without values, or with one twice: runs are named after them."""
+    for key, values in vary.items():
+        if not values or len(set(map(str, values))) < len(values):
+            raise ValueError(f"{of} varies {key} over {values}: give each value once, at least one")
 
 
 _STUDY = TypeAdapter(Study)

@@ -294,6 +294,12 @@ def _check_search(study: Study, search: Search, grid: Grid, settings: Sequence[s
     fixed = {word.partition("=")[0] for word in settings} & _space(search, grid).keys()
     if fixed:
         raise ValueError(f"{', '.join(sorted(fixed))} is searched for: leave it to the search")
+    for run in grid.runs():
+        if origin := study.origin(run):
+            raise ValueError(
+                f"{run} starts from the network of {origin[0]}, which trials of a search cannot: "
+                "give weights that lie elsewhere, or leave the search out"
+            )
     asked = trials(study, grid, settings)
     for trial in asked:
         if not _recipe(trial.name, trial.run).data.validation:
@@ -419,12 +425,16 @@ class _Worker:
     def _searching(self, grid: Grid) -> list[tuple[str, Job]]:
         if self.search is None or tried(self.records, grid.name) is not None:
             return []
-        told = self.journal.told(grid.name)
+        told = self._told(grid)
         left = [number for number, outcome in enumerate(told) if outcome is None]
         if not left:
             return [(f"{TRIALS}/{grid.name}", partial(self._choose, grid))]
         asked = self.asked[grid.name]
         return [(asked[number].name, partial(self._try, grid, number)) for number in left]
+
+    def _told(self, grid: Grid) -> list[dict[str, Any] | None]:
+        """What each trial that is asked for reached; a longer search may have been here."""
+        return self.journal.told(grid.name)[: len(self.asked[grid.name])]
 
     def _attempt(self, name: str, job: Job) -> bool:
         """Whether it was this worker's turn to do that."""
@@ -455,7 +465,7 @@ class _Worker:
         self.journal.tell(grid.name, number, validation(run), sparsity=sparsity)
 
     def _choose(self, grid: Grid, claim: Claim) -> None:
-        outcomes = [outcome or {} for outcome in self.journal.told(grid.name)]
+        outcomes = [outcome or {} for outcome in self._told(grid)]
         chosen = best([outcome["validation"] for outcome in outcomes])
         if chosen is None:
             raise Diverged(f"every trial failed, the first since {outcomes[0]['reason']}")
