@@ -1,5 +1,6 @@
 """The pruner by itself: what it refuses, what it warns of, how it follows the optimizer."""
 
+import contextlib
 import copy
 import math
 import pickle
@@ -334,6 +335,36 @@ def test_an_optimizer_without_synapses_is_left_alone():
     assert not biases._optimizer_step_pre_hooks
     biases.step()
     assert pruner.step == 0
+
+
+class Drifting(torch.optim.SGD):
+    """Moves weights once more after its parent has; its parent fails when told to."""
+
+    fails = False
+
+    def step(self, closure=None):
+        super().step(self._fail if self.fails else closure)
+        with torch.no_grad():
+            for weight in self.param_groups[0]["params"]:
+                weight.add_(0.01)
+
+    def _fail(self):
+        raise RuntimeError("out of memory")
+
+
+def test_a_step_ends_when_that_of_the_whole_optimizer_does():
+    net = two_layers()
+    sgd(net)  # from now on torch calls the hooks of the parent's step, too
+    optimizer = Drifting(net.parameters(), 0.1)
+    pruner = Pruner(net, SET(0.5, every=100), optimizer, steps=10)
+    for optimizer.fails in (False, True, False, False):
+        random_gradients(pruner)
+        with contextlib.suppress(RuntimeError):
+            optimizer.step()
+        assert sum(int((s.weight == 0).sum()) for s in pruner) == sum(
+            int((~s.mask).sum()) for s in pruner
+        )
+    assert pruner.step == 3
 
 
 def test_the_rate_is_that_of_each_group_and_follows_schedules_and_restored_states():

@@ -422,7 +422,7 @@ def test_a_run_that_is_trained_again_has_a_new_page(tmp_path):
     (out / "report.json").unlink()
     (out / "report.html").write_text("old")
     run(small("epochs=1"), out)
-    assert "old" != (out / "report.html").read_text()
+    assert (out / "report.html").read_text() != "old"
 
 
 @pytest.mark.parametrize("twin", ["false", "true"])

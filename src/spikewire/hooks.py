@@ -6,6 +6,7 @@ GradScaler need no word about pruning.
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 from weakref import WeakSet
@@ -142,7 +143,7 @@ class Hooks:
         return args[:1], {**kwargs, "closure": evaluated}
 
     def _post(self, optimizer: Optimizer, args: Any, kwargs: Any) -> None:
-        if self._waiting is None or _skips(optimizer):
+        if self._waiting is None or _skips(optimizer) or _goes_on(optimizer):
             return
         self._waiting.discard(id(optimizer))
         if not self._waiting:
@@ -223,6 +224,23 @@ def _skips(optimizer: Optimizer) -> bool:
     """Whether a GradScaler has told a fused optimizer to leave this step out."""
     found = getattr(optimizer, "found_inf", None)
     return found is not None and bool(found)
+
+
+_STEP = Optimizer.profile_hook_step(lambda *_: None).__code__  # what torch wraps around all steps
+
+
+def _goes_on(optimizer: Optimizer) -> bool:
+    """Whether the step that ends was begun by another one of the same optimizer.
+
+    One that calls ``super().step()`` may move weights after that, and hooks hear both of them: the
+    parent's step is wrapped as soon as a plain parent was built anywhere. Looking is safer than
+    counting, which a step that raises would leave wrong.
+    """
+    steps, frame = 0, sys._getframe()
+    while frame is not None and steps < 2:
+        steps += frame.f_code is _STEP and frame.f_locals.get("self") is optimizer
+        frame = frame.f_back
+    return steps == 2
 
 
 def _unscale(optimizer: Optimizer) -> None:
