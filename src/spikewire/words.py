@@ -61,12 +61,12 @@ def energy(value: float | None) -> str:
 
 
 def duration(value: float | None) -> str:
-    """Milliseconds.
+    """Milliseconds, in a unit that leaves few digits.
 
-    >>> duration(0.2214)
-    '0.221 ms'
+    >>> duration(0.2214), duration(1234.5)
+    ('0.221 ms', '1.23 s')
     """
-    return NONE if value is None else f"{value:,.3g} ms"
+    return _scaled(value, ("ms", "s"))
 
 
 def _scaled(value: float | None, units: Sequence[str]) -> str:
