@@ -18,6 +18,10 @@ from torch import Tensor, nn
 # libraries multiply the threshold with spikes that are 0.
 _UNREACHABLE = 1e30
 
+# Neurons of snnTorch that fire where their membrane potential, ``mem``, is above their threshold.
+_SNNTORCH_TELLS = ("Leaky", "Lapicque", "Synaptic", "Alpha", "RLeaky", "RSynaptic")
+_BY_SUBTRACTION, _TO_ZERO = 0, 1  # what `reset_mechanism_val` says
+
 
 @dataclass(frozen=True)
 class Dialect:
@@ -27,23 +31,25 @@ class Dialect:
         name: the library.
         neurons: qualified names of the classes that its neuron layers descend from; what descends
             from none of them (PSN and SimpleLIFNode of SpikingJelly) is no neuron layer here.
-        memory: the tensor that a neuron layer carries from step to step, None at rest.
+        memory: (neuron, what it is called with) -> the tensor that it carries from step to step,
+            None at rest.
         reset: put one neuron layer back to rest.
         stepwise: whether the layer's input is one time step (B, ...), not a sequence (T, B, ...).
         tells: whether `potentials` can be had of this neuron layer.
-        potentials: (neuron, state before, input (T, B, ...)) -> pre-reset membrane potentials.
+        potentials: (neuron after its call, state before, input (T, B, ...), spikes) -> pre-reset
+            membrane potentials.
         state: what `potentials` needs to know of the neuron before its call.
         threshold: the firing threshold.
     """
 
     name: str
     neurons: tuple[str, ...]
-    memory: Callable[[Any], Tensor | None]
+    memory: Callable[[Any, tuple[Any, ...]], Tensor | None]
     reset: Callable[[Any], None]
     stepwise: Callable[[Any], bool]
     state: Callable[[Any], Any]
     tells: Callable[[Any], bool]
-    potentials: Callable[[Any, Any, Tensor], Tensor]
+    potentials: Callable[[Any, Any, Tensor, Tensor], Tensor]
     threshold: Callable[[Any], float | Tensor]
 
     def refuse_silent(self, neuron: nn.Module) -> None:
@@ -56,7 +62,9 @@ class Dialect:
             raise ValueError(
                 f"{type(neuron).__name__} does not tell its membrane potential: watch(..., "
                 "membranes=True) and criticality need a SpikingJelly neuron with "
-                "single_step_functional_forward, such as LIFNode, IFNode or ParametricLIFNode"
+                "single_step_functional_forward, such as LIFNode, IFNode or ParametricLIFNode, or "
+                f"snnTorch's {', '.join(_SNNTORCH_TELLS)}, if not with reset_delay=False and "
+                'reset_mechanism="zero"'
             )
 
 
@@ -64,7 +72,9 @@ def _spikingjelly_state(neuron: Any) -> tuple[Any, ...]:
     return tuple(neuron._memories.values())
 
 
-def _spikingjelly_potentials(neuron: Any, state: tuple[Any, ...], inputs: Tensor) -> Tensor:
+def _spikingjelly_potentials(
+    neuron: Any, state: tuple[Any, ...], inputs: Tensor, spikes: Tensor
+) -> Tensor:
     """Run the neuron's own equations once more and keep what it compares with its threshold.
 
     SpikingJelly keeps the potential after the reset only. The charged potential is the state that
@@ -93,15 +103,44 @@ def _snntorch_reset(neuron: Any) -> None:
         neuron.reset_mem()
 
 
-def _untold(neuron: Any, state: Any, inputs: Tensor) -> Tensor:
-    raise NotImplementedError  # `tells` is asked first
+def _snntorch_memory(neuron: Any, given: tuple[Any, ...]) -> Tensor | None:
+    """Its membrane potential: the last of the states that it is given, or else its own."""
+    state = given[-1] if len(given) > 1 else None
+    return _tensor(getattr(neuron, "mem", None) if state is None else state)
+
+
+def _snntorch_tells(neuron: Any) -> bool:
+    """Whether the potential of a step can be had from the one that the step leaves behind."""
+    names = _ancestry(neuron)
+    known = {f"snntorch._neurons.{name.lower()}.{name}" for name in _SNNTORCH_TELLS}
+    lost = _resets_at_once(neuron) and neuron.reset_mechanism_val == _TO_ZERO
+    changes = "snntorch._neurons.deltaleaky.DeltaLeaky" in names  # fires where its input changes
+    return bool(names & known) and not lost and not changes
+
+
+def _snntorch_potentials(neuron: Any, state: Any, inputs: Tensor, spikes: Tensor) -> Tensor:
+    """snnTorch resets in the next step, unless it is told to do so at once: then, put it back."""
+    potential = neuron.mem.detach()
+    if _resets_at_once(neuron) and neuron.reset_mechanism_val == _BY_SUBTRACTION:
+        fired = spikes[0] / neuron.graded_spikes_factor - neuron.reset
+        potential = potential + fired * neuron.threshold
+    return potential.unsqueeze(0)
+
+
+def _resets_at_once(neuron: Any) -> bool:
+    return not getattr(neuron, "reset_delay", True)
+
+
+def _ancestry(module: nn.Module) -> set[str]:
+    """The qualified names of the classes that a module descends from, its own among them."""
+    return {f"{kind.__module__}.{kind.__qualname__}" for kind in type(module).__mro__}
 
 
 DIALECTS: tuple[Dialect, ...] = (
     Dialect(
         name="SpikingJelly",
         neurons=("spikingjelly.activation_based.neuron.base_node.BaseNode",),
-        memory=lambda neuron: _tensor(neuron.v),
+        memory=lambda neuron, given: _tensor(neuron.v),
         reset=lambda neuron: neuron.reset(),
         stepwise=lambda neuron: neuron.step_mode == "s",
         state=_spikingjelly_state,
@@ -112,12 +151,12 @@ DIALECTS: tuple[Dialect, ...] = (
     Dialect(
         name="snnTorch",
         neurons=("snntorch._neurons.neurons.SpikingNeuron",),
-        memory=lambda neuron: _tensor(getattr(neuron, "mem", None)),
+        memory=_snntorch_memory,
         reset=_snntorch_reset,
         stepwise=lambda neuron: True,
         state=lambda neuron: None,
-        tells=lambda neuron: False,
-        potentials=_untold,
+        tells=_snntorch_tells,
+        potentials=_snntorch_potentials,
         threshold=lambda neuron: neuron.threshold,
     ),
 )
@@ -129,7 +168,7 @@ def dialect(module: nn.Module) -> Dialect | None:
     >>> dialect(nn.Linear(2, 2)) is None
     True
     """
-    ancestry = {f"{kind.__module__}.{kind.__qualname__}" for kind in type(module).__mro__}
+    ancestry = _ancestry(module)
     for known in DIALECTS:
         if ancestry.intersection(known.neurons):
             return known

@@ -37,8 +37,8 @@ class _Listener:
         self.state: Any = None
         self._left: Tensor | None = None
 
-    def enter(self, neuron: nn.Module) -> None:
-        memory = self.dialect.memory(neuron)
+    def enter(self, neuron: nn.Module, inputs: tuple[Any, ...]) -> None:
+        memory = self.dialect.memory(neuron, inputs)
         # a sequence goes on if the neuron still carries what its last call left behind
         self.fresh = memory is None or memory is not self._left
         self.state = self.dialect.state(neuron)
@@ -47,7 +47,7 @@ class _Listener:
         self, neuron: nn.Module, inputs: tuple[Any, ...], outputs: Any
     ) -> tuple[Tensor, Tensor]:
         """Spikes and input currents, both (T, B, ...)."""
-        self._left = self.dialect.memory(neuron)
+        self._left = self.dialect.memory(neuron, ())
         spikes = spikes_of(outputs)
         if self.dialect.stepwise(neuron):
             return spikes.unsqueeze(0), inputs[0].unsqueeze(0)
@@ -120,7 +120,7 @@ class Layer:
         return self.membranes - self._listener.dialect.threshold(self.neuron)
 
     def _enter(self, neuron: nn.Module, inputs: tuple[Any, ...]) -> None:
-        self._listener.enter(neuron)
+        self._listener.enter(neuron, inputs)
 
     @torch.no_grad()
     def _leave(self, neuron: nn.Module, inputs: tuple[Any, ...], outputs: Any) -> None:
@@ -132,7 +132,8 @@ class Layer:
             self._spikes.append(spikes.detach())
         if self._keep_membranes:
             potentials = self._listener.dialect.potentials
-            self._membranes.append(potentials(neuron, self._listener.state, current.detach()))
+            state, fired = self._listener.state, spikes.detach()
+            self._membranes.append(potentials(neuron, state, current.detach(), fired))
         count = (spikes != 0).float().sum((0, 1)).double()  # a spike may weigh more than 1, or -1
         self._count = count if self._count is None else self._count + count
         self._chances += spikes.shape[0] * spikes.shape[1]
@@ -278,7 +279,7 @@ class Observer:
         self.receive(synapses, module, inputs[0].detach())
 
     def _enter(self, name: str, neuron: nn.Module, inputs: tuple[Any, ...]) -> None:
-        self._listeners[name].enter(neuron)
+        self._listeners[name].enter(neuron, inputs)
         for weight in _weights_behind(inputs[0], stop=self._outputs):
             # the first layer to receive from a weight is its own; a shortcut reaches later ones
             if (synapses := self._owners.get(id(weight))) is not None:
@@ -376,7 +377,7 @@ class Probe(Observer):
 
     def fire(self, name: str, spikes: Tensor, current: Tensor) -> None:
         neuron, listener = self._modules[name], self._listeners[name]
-        potentials = listener.dialect.potentials(neuron, listener.state, current)
+        potentials = listener.dialect.potentials(neuron, listener.state, current, spikes)
         distance = potentials - listener.dialect.threshold(neuron)  # (T, B, ...)
         sums = torch.stack([f(distance.float()).sum(0) for f in self.quantities])
         if listener.fresh:
