@@ -284,8 +284,8 @@ def test_snntorch_membranes_are_what_is_compared_with_the_threshold(name, reset,
     for delay in [{}, {"reset_delay": False}] if name in ("Leaky", "Synaptic", "RLeaky") else [{}]:
         layer = kind(**options, **delay, threshold=0.7)
         if delay and reset == "zero":  # what it was is gone
-            with pytest.raises(ValueError, match="snnTorch's"), watch(layer, membranes=True):
-                pass
+            with pytest.raises(ValueError, match="give reset_delay=True"):
+                watch(layer, membranes=True).__enter__()
             continue
         with watch(layer, membranes=True) as activity:
             spikes, compared = snntorch_steps(layer, hidden)
@@ -294,6 +294,48 @@ def test_snntorch_membranes_are_what_is_compared_with_the_threshold(name, reset,
         assert seen.membranes.shape == (6, 3, 4) and seen.samples == 6
         torch.testing.assert_close(seen.membranes, compared[6:])
         assert seen.spikes.equal(spikes[6:])
+
+
+@pytest.mark.parametrize("begin", ["position", "name", "reset"])
+@pytest.mark.parametrize("carry", [lambda mem: mem, torch.Tensor.detach])
+def test_snntorch_sequences_begin_with_the_states_that_are_given(begin, carry):
+    snntorch = pytest.importorskip("snntorch", reason="snnTorch is not installed")
+    layer = snntorch.Leaky(beta=0.8)
+    with watch(layer, membranes=True) as activity:
+        for _ in range(2):
+            mem = layer.reset_mem() if begin == "reset" else torch.zeros(3, 4)
+            for x in torch.rand(6, 3, 4):
+                _, mem = layer(x, mem=mem) if begin == "name" else layer(x, mem)
+                mem = carry(mem)
+    (seen,) = activity.values()
+    assert seen.samples == 6 and seen.membranes.shape == (6, 3, 4)
+
+
+def test_snntorch_neurons_with_other_states_are_watched_as_well():
+    snntorch = pytest.importorskip("snntorch", reason="snnTorch is not installed")
+    layer = snntorch.DeltaLeaky(beta=0.8, delta_threshold=0.1)
+    states = (None, None)
+    with watch(layer) as activity:
+        for x in torch.rand(6, 3, 4):
+            _, states = layer(x, states)
+    (seen,) = activity.values()
+    assert seen.samples == 3 and seen.spikes.shape == (6, 3, 4)
+    with pytest.raises(ValueError, match="DeltaLeaky does not tell"):
+        watch(layer, membranes=True).__enter__()
+
+
+def test_recurrent_synapses_are_those_of_their_own_neurons():
+    snntorch = pytest.importorskip("snntorch", reason="snnTorch is not installed")
+    layer = snntorch.RLeaky(beta=0.5, linear_features=4, init_hidden=True)
+    net = nn.Sequential(nn.Linear(4, 4), layer, nn.Linear(4, 2))
+    optimizer = torch.optim.SGD(net.parameters(), 0.0)
+    pruner = Pruner(net, Criticality(0.5, every=1), optimizer, steps=9)
+    for _ in range(2):
+        dialects.reset(net)
+        net(torch.rand(3, 4)).sum().backward()
+        optimizer.step()
+    followed = {s.name: pruner.observer.layer_of(s.name) for s in pruner}
+    assert followed == {"0.weight": "1", "1.recurrent.weight": "1", "2.weight": None}
 
 
 def test_snntorch_networks_are_pruned_by_criticality():

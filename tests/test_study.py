@@ -4,6 +4,7 @@ import json
 import shutil
 import subprocess
 import sys
+import threading
 import time
 from pathlib import Path
 
@@ -569,6 +570,43 @@ def test_what_a_run_starts_from_is_trained_before_it(command, tmp_path):
     (place / "trained" / "model.safetensors").unlink()
     status, _, said = command(*words)
     assert status == 2 and "delete the folder, so that it is trained again" in said
+
+
+def test_settings_that_are_laid_over_say_what_runs_start_from():
+    runs = {"a": ["mnist"], "b": ["mnist", "weights=../a/model.safetensors"], "c": ["mnist"]}
+    study = Study("t", runs=runs)
+    assert study.origins("b", ["weights=/elsewhere/net.pth"]) == []
+    assert study.origins("b", ["weights=../c/epoch-002.safetensors"])[0][0] == "c"
+    assert study.origins("c", ["possible=../a/model.safetensors"]) == [("a", "model.safetensors")]
+    assert study.origins("c", ["weights=../c/model.safetensors"]) == []
+
+
+def test_only_what_needs_another_run_waits_for_it(tmp_path, monkeypatch):
+    runs = {
+        "late": ["mnist", "weights=../trained/model.safetensors"],
+        "trained": ["mnist"],
+        "other": ["mnist"],
+    }
+    records = Records(Study("t", runs=runs), tmp_path)
+    events: list[str] = []
+    together = threading.Barrier(2, timeout=30)
+
+    def train(self, run, **_):
+        events.append(f"begin {run}")
+        if run != "late":
+            together.wait()
+        self.path(run).mkdir()
+        for name in ("model.safetensors", "run.toml", "report.json"):
+            (self.path(run) / name).touch()
+
+    monkeypatch.setattr(Records, "_train", train)
+    monkeypatch.setattr("spikewire.records.refuse_other", lambda *_: None)
+    records.train(["late", "other"], None, 2, lambda run: events.append(f"end {run}"))
+    assert events.index("end trained") < events.index("begin late")
+    assert sorted(events) == [
+        *("begin late", "begin other", "begin trained"),
+        *("end late", "end other", "end trained"),
+    ]
 
 
 def test_the_run_of_another_recipe_is_refused(command, tmp_path):

@@ -223,8 +223,10 @@ def test_what_starts_from_a_run_that_failed_is_left(tmp_path, pretended):
         raise Diverged("no longer finite")
 
     begun = pretended(reach)
-    runs = {"pruned": FROM_THE_LAST, "trained": ["digits", *SMALL]}
-    with pytest.raises(ValueError, match="pruned: it starts from the network of trained"):
+    again = ["digits", *SMALL, "possible=../pruned/model.safetensors"]
+    runs = {"again": again, "pruned": FROM_THE_LAST, "trained": ["digits", *SMALL]}
+    lost = "pruned: it starts from the network of trained; again: it starts from .* of pruned"
+    with pytest.raises(ValueError, match=lost):
         sweep.work(Records(Study("t", runs=runs), tmp_path))
     assert begun == ["trained"]
 
@@ -316,7 +318,15 @@ def test_an_interrupted_worker_stops_and_gives_its_claim_back(tmp_path, monkeypa
                 runs={"trained": ["digits", *SMALL]},
             ),
             [],
-            "gmp-0 starts from the network of trained, which trials of a search cannot",
+            "gmp-0 starts from the network of trained: where settings are searched for",
+        ),
+        (
+            replace(
+                searched(small(), epochs=[1, 2]),
+                runs={"late": ["digits", *SMALL, "weights=../gmp-0/model.safetensors"]},
+            ),
+            [],
+            "late starts from the network of gmp-0: where settings are searched for",
         ),
     ],
 )

@@ -299,7 +299,7 @@ class _Channels:
             return self._keeps_entries(node)
         if module is not None and (known := dialect(module)) is not None:
             # what a neuron layer has for each channel would have to be cut with it
-            memory = known.memory(module, ())
+            memory = known.memory(module, (), {})
             held = (*module.parameters(), *module.buffers())
             return all(one.numel() <= 1 or one is memory for one in held)
         return module is not None and _keeps_channels(module)

@@ -7,7 +7,7 @@ that the user does not have.
 from __future__ import annotations
 
 import copy
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -31,11 +31,11 @@ class Dialect:
         name: the library.
         neurons: qualified names of the classes that its neuron layers descend from; what descends
             from none of them (PSN and SimpleLIFNode of SpikingJelly) is no neuron layer here.
-        memory: (neuron, what it is called with) -> the tensor that it carries from step to step,
-            None at rest.
+        memory: (neuron, what it is called with, that by name) -> the tensor that it carries from
+            step to step, None at rest.
         reset: put one neuron layer back to rest.
         stepwise: whether the layer's input is one time step (B, ...), not a sequence (T, B, ...).
-        tells: whether `potentials` can be had of this neuron layer.
+        silent: why `potentials` cannot be had of this neuron layer, and what to do; "" if they can.
         potentials: (neuron after its call, state before, input (T, B, ...), spikes) -> pre-reset
             membrane potentials.
         state: what `potentials` needs to know of the neuron before its call.
@@ -44,11 +44,11 @@ class Dialect:
 
     name: str
     neurons: tuple[str, ...]
-    memory: Callable[[Any, tuple[Any, ...]], Tensor | None]
+    memory: Callable[[Any, Sequence[Any], Mapping[str, Any]], Tensor | None]
     reset: Callable[[Any], None]
     stepwise: Callable[[Any], bool]
     state: Callable[[Any], Any]
-    tells: Callable[[Any], bool]
+    silent: Callable[[Any], str]
     potentials: Callable[[Any, Any, Tensor, Tensor], Tensor]
     threshold: Callable[[Any], float | Tensor]
 
@@ -58,18 +58,23 @@ class Dialect:
         Raises:
             ValueError: if it does not.
         """
-        if not self.tells(neuron):
+        if reason := self.silent(neuron):
             raise ValueError(
-                f"{type(neuron).__name__} does not tell its membrane potential: watch(..., "
-                "membranes=True) and criticality need a SpikingJelly neuron with "
-                "single_step_functional_forward, such as LIFNode, IFNode or ParametricLIFNode, or "
-                f"snnTorch's {', '.join(_SNNTORCH_TELLS)}, if not with reset_delay=False and "
-                'reset_mechanism="zero"'
+                f"{type(neuron).__name__} does not tell its membrane potential, which watch(..., "
+                f"membranes=True) and criticality need: {reason}"
             )
 
 
 def _spikingjelly_state(neuron: Any) -> tuple[Any, ...]:
     return tuple(neuron._memories.values())
+
+
+def _spikingjelly_silent(neuron: Any) -> str:
+    if hasattr(neuron, "single_step_functional_forward"):
+        return ""
+    return (
+        "give one with single_step_functional_forward, such as LIFNode, IFNode or ParametricLIFNode"
+    )
 
 
 def _spikingjelly_potentials(
@@ -103,19 +108,23 @@ def _snntorch_reset(neuron: Any) -> None:
         neuron.reset_mem()
 
 
-def _snntorch_memory(neuron: Any, given: tuple[Any, ...]) -> Tensor | None:
-    """Its membrane potential: the last of the states that it is given, or else its own."""
-    state = given[-1] if len(given) > 1 else None
-    return _tensor(getattr(neuron, "mem", None) if state is None else state)
+def _snntorch_memory(neuron: Any, given: Sequence[Any], named: Mapping[str, Any]) -> Tensor | None:
+    """Its membrane potential: that of the states that it is given, or else its own."""
+    state = named.get("mem", given[-1] if len(given) > 1 else None)
+    return state if isinstance(state, Tensor) else _tensor(getattr(neuron, "mem", None))
 
 
-def _snntorch_tells(neuron: Any) -> bool:
-    """Whether the potential of a step can be had from the one that the step leaves behind."""
-    names = _ancestry(neuron)
-    known = {f"snntorch._neurons.{name.lower()}.{name}" for name in _SNNTORCH_TELLS}
-    lost = _resets_at_once(neuron) and neuron.reset_mechanism_val == _TO_ZERO
-    changes = "snntorch._neurons.deltaleaky.DeltaLeaky" in names  # fires where its input changes
-    return bool(names & known) and not lost and not changes
+def _snntorch_silent(neuron: Any) -> str:
+    """The potential of a step is had from the one that the step leaves behind, if it can be."""
+    names = {name.rpartition(".")[2] for name in _ancestry(neuron)}
+    if not names & set(_SNNTORCH_TELLS) or "DeltaLeaky" in names:  # that one fires at changes
+        return f"give one of {', '.join(_SNNTORCH_TELLS)}"
+    if _resets_at_once(neuron) and neuron.reset_mechanism_val == _TO_ZERO:
+        return (
+            "at once it is reset to zero, and what it was is gone: give reset_delay=True, or "
+            'reset_mechanism="subtract"'
+        )
+    return ""
 
 
 def _snntorch_potentials(neuron: Any, state: Any, inputs: Tensor, spikes: Tensor) -> Tensor:
@@ -140,11 +149,11 @@ DIALECTS: tuple[Dialect, ...] = (
     Dialect(
         name="SpikingJelly",
         neurons=("spikingjelly.activation_based.neuron.base_node.BaseNode",),
-        memory=lambda neuron, given: _tensor(neuron.v),
+        memory=lambda neuron, given, named: _tensor(neuron.v),
         reset=lambda neuron: neuron.reset(),
         stepwise=lambda neuron: neuron.step_mode == "s",
         state=_spikingjelly_state,
-        tells=lambda neuron: hasattr(neuron, "single_step_functional_forward"),
+        silent=_spikingjelly_silent,
         potentials=_spikingjelly_potentials,
         threshold=lambda neuron: neuron.v_threshold,
     ),
@@ -155,7 +164,7 @@ DIALECTS: tuple[Dialect, ...] = (
         reset=_snntorch_reset,
         stepwise=lambda neuron: True,
         state=lambda neuron: None,
-        tells=_snntorch_tells,
+        silent=_snntorch_silent,
         potentials=_snntorch_potentials,
         threshold=lambda neuron: neuron.threshold,
     ),

@@ -37,17 +37,18 @@ class _Listener:
         self.state: Any = None
         self._left: Tensor | None = None
 
-    def enter(self, neuron: nn.Module, inputs: tuple[Any, ...]) -> None:
-        memory = self.dialect.memory(neuron, inputs)
-        # a sequence goes on if the neuron still carries what its last call left behind
-        self.fresh = memory is None or memory is not self._left
+    def enter(self, neuron: nn.Module, inputs: tuple[Any, ...], named: dict[str, Any]) -> None:
+        memory = self.dialect.memory(neuron, inputs, named)
+        # a sequence goes on if the neuron still carries what its last call left, detached or not
+        left = None if self._left is None else self._left.data_ptr()
+        self.fresh = memory is None or memory.data_ptr() != left
         self.state = self.dialect.state(neuron)
 
     def leave(
         self, neuron: nn.Module, inputs: tuple[Any, ...], outputs: Any
     ) -> tuple[Tensor, Tensor]:
         """Spikes and input currents, both (T, B, ...)."""
-        self._left = self.dialect.memory(neuron, ())
+        self._left = self.dialect.memory(neuron, (), {})
         spikes = spikes_of(outputs)
         if self.dialect.stepwise(neuron):
             return spikes.unsqueeze(0), inputs[0].unsqueeze(0)
@@ -119,8 +120,8 @@ class Layer:
     def distance(self) -> Tensor:
         return self.membranes - self._listener.dialect.threshold(self.neuron)
 
-    def _enter(self, neuron: nn.Module, inputs: tuple[Any, ...]) -> None:
-        self._listener.enter(neuron, inputs)
+    def _enter(self, neuron: nn.Module, inputs: tuple[Any, ...], named: dict[str, Any]) -> None:
+        self._listener.enter(neuron, inputs, named)
 
     @torch.no_grad()
     def _leave(self, neuron: nn.Module, inputs: tuple[Any, ...], outputs: Any) -> None:
@@ -186,7 +187,8 @@ def watch(model: nn.Module, *, spikes: bool = True, membranes: bool = False) -> 
         layer._listener.dialect.refuse_silent(layer.neuron)
     handles = []
     for layer in layers.values():
-        handles.append(layer.neuron.register_forward_pre_hook(layer._enter))
+        enter: Any = layer._enter
+        handles.append(layer.neuron.register_forward_pre_hook(enter, with_kwargs=True))
         handles.append(layer.neuron.register_forward_hook(layer._leave))
     try:
         yield layers
@@ -245,7 +247,7 @@ class Observer:
         for name, module in self._modules.items():
             enter: Any = Ear(uncompiled(partial(self._enter, name)))
             leave: Any = Ear(uncompiled(partial(self._leave, name)))
-            self._handles.append(module.register_forward_pre_hook(enter))
+            self._handles.append(module.register_forward_pre_hook(enter, with_kwargs=True))
             self._handles.append(module.register_forward_hook(leave))
         for synapses, module in self._layers.items():
             take: Any = Ear(uncompiled(partial(self._take, synapses)))
@@ -278,9 +280,12 @@ class Observer:
     def _take(self, synapses: str, module: Any, inputs: tuple[Any, ...]) -> None:
         self.receive(synapses, module, inputs[0].detach())
 
-    def _enter(self, name: str, neuron: nn.Module, inputs: tuple[Any, ...]) -> None:
-        self._listeners[name].enter(neuron, inputs)
-        for weight in _weights_behind(inputs[0], stop=self._outputs):
+    def _enter(
+        self, name: str, neuron: nn.Module, inputs: tuple[Any, ...], named: dict[str, Any]
+    ) -> None:
+        self._listeners[name].enter(neuron, inputs, named)
+        recurrent = neuron.parameters()  # a layer's own synapses lead back to it
+        for weight in (*recurrent, *_weights_behind(inputs[0], stop=self._outputs)):
             # the first layer to receive from a weight is its own; a shortcut reaches later ones
             if (synapses := self._owners.get(id(weight))) is not None:
                 self.follows.setdefault(synapses, name)

@@ -9,7 +9,7 @@ import subprocess
 import sys
 import threading
 from collections.abc import Callable, Hashable, Iterable, Iterator, Mapping, Sequence
-from concurrent.futures import ThreadPoolExecutor, as_completed
+from concurrent.futures import FIRST_COMPLETED, Future, ThreadPoolExecutor, wait
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from fnmatch import fnmatchcase
@@ -138,21 +138,20 @@ class Records:
         return True
 
     def awaited(self, run: str) -> str | None:
-        """The run whose network this one starts from, as long as that is not finished.
+        """A run whose network this one starts from, as long as that is not finished.
 
         Raises:
             ValueError: if it is finished, but its network is not there.
         """
-        if (origin := self.study.origin(run)) is None:
-            return None
-        name, file = origin
-        if self.missing([name]):
-            return name
-        if not (self.path(name) / file).is_file():
-            raise ValueError(
-                f"{run} starts from {file} of the run {name}, which is not in {self.path(name)}: "
-                "put it there, or delete the folder, so that it is trained again"
-            )
+        for name, file in self.study.origins(run, self.settings):
+            if self.missing([name]):
+                return name
+            if not (self.path(name) / file).is_file():
+                raise ValueError(
+                    f"{run} starts from {file} of the run {name}, which is not in "
+                    f"{self.path(name)}: put it there, or delete the folder, so that it is "
+                    "trained again"
+                )
         return None
 
     def _rows(self, drawing: Drawing) -> list[Row]:
@@ -171,7 +170,7 @@ class Records:
     ) -> None:
         """Train what is missing, `jobs` runs side by side; stopped runs are continued.
 
-        Runs whose networks others start from come first, whether they are named or not.
+        Runs whose networks others start from are trained before these, whether named or not.
 
         Args:
             runs: names of runs.
@@ -184,24 +183,34 @@ class Records:
             SystemExit, KeyboardInterrupt: after SIGTERM and SIGINT, when all runs have saved where
                 they stand.
         """
-        left = self.missing(runs)
-        if first := {name: run for run in left if (name := self.awaited(run))}:
-            self.train(first, data, jobs, done)
+        left = self.missing(self._with_origins(runs))
         threads = str(max(1, (os.cpu_count() or 1) // jobs))
         at_work: set[subprocess.Popen[str]] = set()
         train = partial(self._train, data=data, threads=threads, at_work=at_work)
         with _ended_by_sigterm(), ThreadPoolExecutor(jobs) as pool:
-            begun = {pool.submit(train, run): run for run in self.missing(left)}
+            begun: dict[Future[None], str] = {}
             try:
-                for future in as_completed(begun):
-                    future.result()
-                    done(begun[future])
+                while left or begun:
+                    ready = [run for run in left if self.awaited(run) is None]
+                    begun |= {pool.submit(train, run): run for run in ready}
+                    left = [run for run in left if run not in ready]
+                    for future in wait(begun, return_when=FIRST_COMPLETED).done:
+                        future.result()
+                        done(begun.pop(future))
             except BaseException as reason:
                 pool.shutdown(wait=False, cancel_futures=True)
                 if not isinstance(reason, Exception):
                     for process in tuple(at_work):
                         process.terminate()
                 raise
+
+    def _with_origins(self, runs: Iterable[str]) -> list[str]:
+        """Runs, before each of them those whose networks it starts from."""
+        found: dict[str, None] = {}
+        for run in runs:
+            before = [name for name, _ in self.study.origins(run, self.settings)]
+            found |= dict.fromkeys([*self._with_origins(before), run])
+        return list(found)
 
     def _train(
         self, run: str, data: Path | None, threads: str, at_work: set[subprocess.Popen[str]]

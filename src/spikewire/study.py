@@ -60,7 +60,7 @@ from functools import cached_property
 from graphlib import CycleError, TopologicalSorter
 from itertools import permutations, product
 from pathlib import PurePosixPath
-from typing import Annotated, Any
+from typing import Annotated, Any, TypeGuard
 
 from pydantic import ConfigDict, Field, TypeAdapter, ValidationError
 
@@ -91,7 +91,8 @@ class Grid:
     search: dict[str, list[Any]] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
-        _check_values(f"grid {self.name}", self.vary | self.search)
+        _check_values(f"grid {self.name}", self.vary)
+        _check_values(f"the search of grid {self.name}", self.search)
 
     def runs(self) -> dict[str, list[str]]:
         """The words of each run by its name.
@@ -290,9 +291,9 @@ class Study:
                 raise ValueError(f"there are two of the {kind} {twice[0]}: give one another name")
         if self.course:
             check("course", self.course, named)
-        origins = {run: self.origin(run) for run in self.all_runs}
+        origins = {run: [name for name, _ in self.origins(run)] for run in self.all_runs}
         try:
-            TopologicalSorter({run: found[:1] for run, found in origins.items() if found}).prepare()
+            TopologicalSorter(origins).prepare()
         except CycleError as error:
             circle = " from ".join(reversed(error.args[1]))
             raise ValueError(
@@ -309,18 +310,21 @@ class Study:
         runs = self.runs | {name: run for grid in self.grids for name, run in grid.runs().items()}
         return dict(sorted(runs.items(), key=lambda item: seed_of(item[1])))
 
-    def origin(self, run: str) -> tuple[str, str] | None:
-        """The run of the study whose network a run starts from, and the file of that run.
+    def origins(self, run: str, settings: Sequence[str] = ()) -> list[tuple[str, str]]:
+        """The runs of the study whose networks a run starts from, each with the file it reads.
+
+        Args:
+            run: the name of a run.
+            settings: laid over it.
 
         >>> runs = {"a": ["mnist"], "b": ["mnist", "weights=../a/model.safetensors"]}
-        >>> Study("t", runs=runs).origin("b")
-        ('a', 'model.safetensors')
+        >>> Study("t", runs=runs).origins("b")
+        [('a', 'model.safetensors')]
         """
-        told = [word for word in self.all_runs[run] if word.startswith("weights=")]
-        match PurePosixPath(told[-1].removeprefix("weights=") if told else "").parts:
-            case ("..", name, file) if name in self.all_runs:
-                return name, file
-        return None
+        told = dict(word.split("=", 1) for word in (*self.all_runs[run][1:], *settings))
+        places = [PurePosixPath(told[key]).parts for key in config.FILES if key in told]
+        others = self.all_runs.keys() - {run}
+        return [place[1:] for place in places if _is_beside(place) and place[1] in others]
 
     @cached_property
     def all_rows(self) -> list[Row]:
@@ -340,8 +344,13 @@ class Study:
         return [*self.tables, *dict.fromkeys(item_of(drawing.name) for drawing in self.figures)]
 
 
+def _is_beside(place: Sequence[str]) -> TypeGuard[tuple[str, str, str]]:
+    """Whether this is ``../RUN/FILE``."""
+    return len(place) == 3 and place[0] == ".."
+
+
 def _check_values(of: str, vary: Mapping[str, Sequence[Any]]) -> None:
-    """Refuse a setting without values, or with one twice: runs are named after them."""
+    """Refuse a setting without values, or with one twice, which would be the same run twice."""
     for key, values in vary.items():
         if not values or len(set(map(str, values))) < len(values):
             raise ValueError(f"{of} varies {key} over {values}: give each value once, at least one")

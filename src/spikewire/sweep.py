@@ -288,18 +288,19 @@ def check(records: Records) -> None:
         _recipe(name, [*words, *settings])
     for grid in study.grids:
         _check_search(study, study.search, grid, settings)
+    for run in study.all_runs:
+        for origin, _ in study.origins(run, settings):
+            if not {run, origin} <= study.runs.keys():
+                raise ValueError(
+                    f"{run} starts from the network of {origin}: where settings are searched for, "
+                    "runs that are part of it cannot; give weights that lie elsewhere"
+                )
 
 
 def _check_search(study: Study, search: Search, grid: Grid, settings: Sequence[str]) -> None:
     fixed = {word.partition("=")[0] for word in settings} & _space(search, grid).keys()
     if fixed:
         raise ValueError(f"{', '.join(sorted(fixed))} is searched for: leave it to the search")
-    for run in grid.runs():
-        if origin := study.origin(run):
-            raise ValueError(
-                f"{run} starts from the network of {origin[0]}, which trials of a search cannot: "
-                "give weights that lie elsewhere, or leave the search out"
-            )
     asked = trials(study, grid, settings)
     for trial in asked:
         if not _recipe(trial.name, trial.run).data.validation:
@@ -417,10 +418,21 @@ class _Worker:
         ready.missing(new)  # refuses runs of another sweep
         self.finished |= new
         awaited = {name: ready.awaited(name) for name in names if name not in new}
-        lost = {name: of for name, of in awaited.items() if of in self.failed}
-        self.failed |= {name: f"it starts from the network of {of}" for name, of in lost.items()}
+        self._lose(awaited)
         left |= {name: partial(self._run, ready, name) for name, of in awaited.items() if not of}
         return {name: job for name, job in left.items() if name not in self.failed}
+
+    def _lose(self, awaited: Mapping[str, str | None]) -> None:
+        """Give up what starts from the network of a run that failed, and what starts from that."""
+        left = {name: of for name, of in awaited.items() if name not in self.failed}
+        reasons = {
+            name: f"it starts from the network of {of}"
+            for name, of in left.items()
+            if of in self.failed
+        }
+        if reasons:
+            self.failed |= reasons
+            self._lose(left)
 
     def _searching(self, grid: Grid) -> list[tuple[str, Job]]:
         if self.search is None or tried(self.records, grid.name) is not None:
