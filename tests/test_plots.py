@@ -316,7 +316,10 @@ def test_classes_are_counted_in_the_caption():
 
 def test_consistency_takes_means_over_classes():
     runs = {
-        name: ([epoch(1, {"a": 50})], {"features": told(variances, [0.5, 0.7])})
+        name: (
+            [epoch(1, {"a": 50})],
+            {"features": told(variances, [0.5, 0.7]), "accuracy": {"last": 88.0}},
+        )
         for name, variances in (("a", [0.2, 0.4]), ("b", [0.6, 0.6]))
     }
     plot = well_formed(plots.consistency(runs))

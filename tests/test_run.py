@@ -23,6 +23,7 @@ from spikewire.finished import export, measured
 from spikewire.formats import load_sparse
 from spikewire.lock import Busy, alone
 from spikewire.nets import NETS
+from spikewire.records import validation
 from spikewire.run import run
 from spikewire.train import Diverged
 
@@ -79,6 +80,17 @@ def test_pages_and_tables_of_a_run_that_was_seldom_evaluated(tmp_path):
     assert tables.course(run_read).count(f"| {words.NONE} |") == 2
     assert plots.courses({"a": run_read.records}).rows[0][2] is None
     assert plots.learning({"a": run_read.records}) is not None
+
+
+def test_a_run_that_is_never_evaluated_ends_with_its_network_measured(tmp_path):
+    twice = [run(small(f"evaluate_every={n}", "features=true"), tmp_path / f"{n}") for n in (0, 1)]
+    never, always = map(read_run, twice)
+    assert {r["accuracy"]["test"] for r in never.records} == {None}
+    assert never.report["accuracy"]["last"] == always.report["accuracy"]["last"]
+    assert validation(never) == validation(always)
+    assert (tmp_path / "0" / "report.html").stat().st_size
+    seen = [plots.consistency({"a": (read.records, read.report)}) for read in (never, always)]
+    assert seen[0].rows == seen[1].rows
 
 
 def test_channels_taken_out_leave_a_smaller_network(tmp_path):

@@ -56,6 +56,8 @@ def test_evaluations_may_be_rare_but_the_last_epoch_has_one():
     history = fit(net, adam(net), batches(), epochs=5, test=test, evaluate_every=2)
     known = [epoch.accuracy["test"] is not None for epoch in history]
     assert known == [False, True, False, True, True]
+    (never,) = fit(net, adam(net), batches(), epochs=1, test=test, evaluate_every=0)
+    assert never.accuracy["train"] > 0 and never.accuracy["test"] is None
 
 
 @pytest.mark.parametrize("loss", ["mse", "cross-entropy", lambda out, y: out.mean()])
@@ -159,7 +161,7 @@ def test_a_loss_of_each_time_step_needs_time_steps():
         ({"precision": "bfloat"}, "did you mean 'bfloat16'"),
         ({"epochs": 0}, "give one or more"),
         ({"compile": "yes"}, "true, false or auto"),
-        ({"evaluate_every": 0}, "1 or more"),
+        ({"evaluate_every": -1}, "or 0 for no evaluation"),
     ],
 )
 def test_wrong_arguments(change, message):

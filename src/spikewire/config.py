@@ -89,7 +89,8 @@ class Recipe:
         loss: of `train.LOSSES`, such as "mse" on rates or "cross-entropy".
         precision: "float32" or "bfloat16".
         compile: true, false, or "auto".
-        evaluate_every: epochs between two evaluations; the last epoch always has one.
+        evaluate_every: epochs between two evaluations; the last epoch always has one. 0 for none:
+            the trained network is measured all the same.
         weights: file of the network to start from, such as that of another run.
         possible: file of masks or of a network; synapses exist only where it is not 0.
         stop: "never", or "settled(sparsity)" to end early, see `lottery.Settled`.
@@ -111,7 +112,7 @@ class Recipe:
     loss: str = "mse"
     precision: str = "float32"
     compile: bool | Literal["auto"] = "auto"
-    evaluate_every: Positive = 1
+    evaluate_every: Annotated[int, Field(ge=0)] = 1
     weights: str = ""
     possible: str = ""
     stop: Stop = None

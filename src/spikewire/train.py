@@ -169,7 +169,7 @@ def fit(
             of several processes each must be given its own share.
         epochs: of the whole training, >= 1.
         validation, test: iterables of batches, evaluated after each epoch.
-        evaluate_every: epochs between two evaluations, >= 1; the last epoch always has one.
+        evaluate_every: epochs between two evaluations; the last epoch always has one. 0 for none.
         loss: a name of `LOSSES`, such as "mse" on rates, or a function of (outputs, labels).
         schedule: factor on the optimizer's learning rates as a function of progress.
         precision: "float32", or "bfloat16" for automatic mixed precision.
@@ -196,8 +196,10 @@ def fit(
     check("precision", precision, PRECISIONS)
     if epochs < 1 or not len(train):
         raise ValueError(f"epochs={epochs}, batches={len(train)}: give one or more of both")
-    if evaluate_every < 1:
-        raise ValueError(f"evaluate_every={evaluate_every}: give the epochs between two, 1 or more")
+    if evaluate_every < 0:
+        raise ValueError(
+            f"evaluate_every={evaluate_every}: give the epochs between two, or 0 for no evaluation"
+        )
     device = next(model.parameters()).device
     steps = epochs * len(train)
     forward = distributed.replicated(model, device)
@@ -218,7 +220,7 @@ def fit(
                 break
         _check_weights(model, state.epoch)
         state = _summed(state, device)
-        due = state.epoch % evaluate_every == 0 or state.epoch == epochs
+        due = evaluate_every and (state.epoch % evaluate_every == 0 or state.epoch == epochs)
         if state.complete and due:
             label(model, trainer.batches(train, replace(state, batch=0)))
         parts = {"validation": validation, "test": test} if due else {}

@@ -153,8 +153,8 @@ def consistency(runs: Mapping[str, tuple[Sequence[Record], Record]]) -> Plot | N
 
     Example:
         >>> told = {"variance": {"test": [0.5]}, "likeness": [0.9]}
-        >>> records = [{"accuracy": {"train": 99.0, "test": 90.0}}]
-        >>> consistency({"a": (records, {"features": told})}).rows
+        >>> report = {"features": told, "accuracy": {"last": 90.0}}
+        >>> consistency({"a": ([{"accuracy": {"train": 99.0}}], report)}).rows
         (('a', 0.5, 0.9, 99.0, 90.0),)
     """
     found = {label: run for label, run in runs.items() if run[1].get("features")}
@@ -189,12 +189,12 @@ def consistency(runs: Mapping[str, tuple[Sequence[Record], Record]]) -> Plot | N
 
 
 def _means(records: Sequence[Record], report: Record) -> tuple[float, float, float, float]:
-    told, last = report["features"], records[-1]["accuracy"]
+    told = report["features"]
     return (
         statistics.fmean(_variance(told)),
         statistics.fmean(_likeness(told)),
-        last["train"],
-        last["test"],
+        records[-1]["accuracy"]["train"],
+        report["accuracy"]["last"],
     )
 
 
