@@ -325,7 +325,7 @@ def test_consistency_takes_means_over_classes():
     plot = well_formed(plots.consistency(runs))
     assert plot.rows[0] == ("a", pytest.approx(0.3), pytest.approx(0.6), 90.0, 88.0)
     assert plot.rows[1][1] == pytest.approx(0.6)
-    assert "over its batches, which are augmented" in plot.caption
+    assert "over the training batches of the last epoch" in plot.caption
     assert plots.consistency({"a": ([], {})}) is None
 
 

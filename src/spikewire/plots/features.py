@@ -179,9 +179,9 @@ def consistency(runs: Mapping[str, tuple[Sequence[Record], Record]]) -> Plot | N
         name="consistency",
         title="Features and accuracies",
         caption="Means over classes of the variance of test features and of the cosine between the "
-        "mean features of training and test images; accuracies of the last epoch, in training over "
-        "its batches, which are augmented and pass while the network changes. Axes do not begin "
-        "at 0.",
+        "mean features of training and test images; test accuracy of the trained network, and "
+        "accuracy over the training batches of the last epoch, which are augmented and pass while "
+        "the network changes. Axes do not begin at 0.",
         figure=figure,
         columns=("run", "variance", "cosine", "train_accuracy", "test_accuracy"),
         rows=tuple(rows),
