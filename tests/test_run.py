@@ -83,12 +83,14 @@ def test_pages_and_tables_of_a_run_that_was_seldom_evaluated(tmp_path):
 
 
 def test_a_run_that_is_never_evaluated_ends_with_its_network_measured(tmp_path):
-    twice = [run(small(f"evaluate_every={n}", "features=true"), tmp_path / f"{n}") for n in (0, 1)]
+    words = ("features=true", "twin=true")
+    twice = [run(small(f"evaluate_every={n}", *words), tmp_path / f"{n}") for n in (0, 1)]
     never, always = map(read_run, twice)
     assert {r["accuracy"]["test"] for r in never.records} == {None}
     assert never.report["accuracy"]["last"] == always.report["accuracy"]["last"]
     assert validation(never) == validation(always)
-    assert (tmp_path / "0" / "report.html").stat().st_size
+    pages = [(out / "report.html").read_text() for out in twice]
+    assert ["test accuracy of the dense twin" in page for page in pages] == [False, True]
     seen = [plots.consistency({"a": (read.records, read.report)}) for read in (never, always)]
     assert seen[0].rows == seen[1].rows
 

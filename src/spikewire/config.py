@@ -90,7 +90,7 @@ class Recipe:
         precision: "float32" or "bfloat16".
         compile: true, false, or "auto".
         evaluate_every: epochs between two evaluations; the last epoch always has one. 0 for none:
-            the trained network is measured all the same.
+            the trained network is measured all the same, but validation can choose no epoch.
         weights: file of the network to start from, such as that of another run.
         possible: file of masks or of a network; synapses exist only where it is not 0.
         stop: "never", or "settled(sparsity)" to end early, see `lottery.Settled`.

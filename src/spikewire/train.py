@@ -220,7 +220,7 @@ def fit(
                 break
         _check_weights(model, state.epoch)
         state = _summed(state, device)
-        due = evaluate_every and (state.epoch % evaluate_every == 0 or state.epoch == epochs)
+        due = evaluate_every > 0 and (state.epoch % evaluate_every == 0 or state.epoch == epochs)
         if state.complete and due:
             label(model, trainer.batches(train, replace(state, batch=0)))
         parts = {"validation": validation, "test": test} if due else {}

@@ -116,7 +116,8 @@ def accuracy(records: Sequence[Record], dense: Sequence[Record] = ()) -> Plot | 
     handles = [*reversed(axes.get_lines()), *right.get_lines()]
     figure.legend(handles=handles, loc="outside lower center", ncols=3)
 
-    twin = {record["epoch"]: record["accuracy"].get("test") for record in dense}
+    tests = {record["epoch"]: record["accuracy"].get("test") for record in dense}
+    twin = {epoch: test for epoch, test in tests.items() if test is not None}
     rows = [
         (record["epoch"], *(record["accuracy"].get(split) for split in splits),
          record["sparsity"], twin.get(record["epoch"]))
@@ -126,7 +127,7 @@ def accuracy(records: Sequence[Record], dense: Sequence[Record] = ()) -> Plot | 
         name="accuracy",
         title="Accuracy and sparsity",
         caption="Accuracy after each epoch (solid, left axis) and the share of synapses that are "
-        "zero (dashed, right axis)." + (" Grey: test accuracy of the dense twin." if dense else ""),
+        "zero (dashed, right axis)." + (" Grey: test accuracy of the dense twin." if twin else ""),
         figure=figure,
         columns=("epoch", *splits, "sparsity", "dense_test"),
         rows=tuple(rows),
