@@ -284,6 +284,16 @@ def test_a_grid_has_a_row_for_each_choice_and_one_for_all_seeds(tmp_path):
     ]
 
 
+def test_numbers_of_a_row_are_of_the_same_runs(tmp_path):
+    grid = Grid("a", ["mnist"], {"seed": [0, 1]}, tables=["t"], method="GMP", dataset="MNIST")
+    for seed, validation in ((0, 98.0), (1, None)):
+        toml = recipe_of("mnist", f"seed={seed}")
+        folder = tmp_path / f"a-{seed}"
+        write_run(folder, [96.0 + seed], [0.9], seed=seed, validation=validation, toml=toml)
+    (row,) = Records(Study("t", grids=[grid]), tmp_path).table("t")
+    assert (row["accuracy"], row["validation"]) == (96.5, None)
+
+
 def test_runs_are_compared_with_their_rivals_seed_by_seed(tmp_path):
     vary = {"method.sparsity": [0.8, 0.9], "seed": [0, 1, 2]}
     shared = {"tables": ["t"], "dataset": "MNIST"}

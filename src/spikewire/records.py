@@ -338,9 +338,10 @@ def folder_name(settings: Iterable[str]) -> str:
 def _over(
     runs: Iterable[Run], of: Callable[[Run], float | None]
 ) -> tuple[float | None, float | None]:
-    """Mean and standard deviation over the runs that have the value."""
-    values = [value for run in runs if (value := of(run)) is not None]
-    return mean_and_spread(values) if values else (None, None)
+    """Mean and standard deviation, if all runs have the value: a row's numbers are of the same."""
+    values = [of(run) for run in runs]
+    known = [value for value in values if value is not None]
+    return mean_and_spread(known) if known and len(known) == len(values) else (None, None)
 
 
 def _last(run: Run) -> float:
