@@ -268,6 +268,17 @@ class Difference(nn.Module):
         return torch.add(self.one(x), self.other(x), alpha=-1)
 
 
+class TokensAndMap(nn.Module):
+    """A sum of what has its channels last and what has them before its map."""
+
+    def __init__(self):
+        super().__init__()
+        self.conv, self.linear = nn.Conv2d(5, 4, 1), nn.Linear(4, 4)
+
+    def forward(self, x):
+        return self.linear(self.conv(x) + torch.tanh(x[:, :4]))
+
+
 class Quadruple(nn.Module):
     keeps_channels = True
 
@@ -290,6 +301,14 @@ def constant_first(*rest):
         (constant_first(nn.AvgPool2d(2, divisor_override=1), nn.Conv2d(2, 1, 1)), (1, 1, 4, 4)),
         (constant_first(Quadruple(), neuron.IFNode(), nn.Conv2d(2, 1, 1)), (1, 1, 4, 4)),
         (nn.Sequential(nn.Linear(5, 4), nn.Linear(4, 2)), (2, 3, 8, 5)),
+        (
+            nn.Sequential(
+                nn.Linear(5, 4), nn.LayerNorm(4), neuron.IFNode(step_mode="m"), nn.Linear(4, 2)
+            ),
+            (2, 3, 8, 5),
+        ),
+        (nn.Sequential(neuron.IFNode(step_mode="m"), nn.Linear(5, 2)), (2, 3, 8, 5)),
+        (TokensAndMap(), (2, 5, 4, 4)),
     ],
 )
 def test_whatever_is_made_of_constants_and_dimensions_the_outputs_stay(net, shape):

@@ -314,6 +314,14 @@ def test_classes_are_counted_in_the_caption():
     assert plots.classes({"baseline": {"features": before}, "other": {}}) is None
 
 
+def test_a_class_for_which_nothing_fires_is_not_the_tighter_one():
+    before, after = told([0.5, 0.6, 0.7], [0.8, 0.9, 0.7]), told([0.0, 0.7, 0.6], [0.0, 0.95, 0.6])
+    plot = plots.classes({"baseline": {"features": before}, "pruned": {"features": after}})
+    assert plot is not None
+    assert "Of 2 classes, pruned has the smaller variance of test features in 1" in plot.caption
+    assert "Not counted are 1 in which nothing varies" in plot.caption
+
+
 def test_consistency_takes_means_over_classes():
     runs = {
         name: (
@@ -339,13 +347,15 @@ def test_learning_on_both_parts():
     assert plots.learning({"b": [epoch(1, {"a": 50})]}) is None
 
 
-def test_regrown_synapses_are_shared_out_over_layers():
-    records = [epoch(n, {"a": 50, "b": 25}) for n in (1, 2)]
-    records[1]["layers"][0]["regrown"] = 6
-    plot = well_formed(plots.revived({"one": records, "none": []}))
-    assert plot.rows == (("one", "a", 8, pytest.approx(200 / 3)), ("one", "b", 4, 100 / 3))
-    assert plots.revived({"none": []}) is None
-    eight = plots.revived({f"run {n}": records for n in range(8)})
+def test_what_is_left_of_each_layer_is_that_of_the_last_epoch():
+    records = [epoch(n, {"a": 50 // n, "b": 0}) for n in (1, 2)]
+    plot = well_formed(plots.connectivities({"one": records, "other": records[:1]}))
+    assert plot.rows == (
+        ("one", "a", 25, 25.0), ("one", "b", 0, 0.0),
+        ("other", "a", 50, 50.0), ("other", "b", 0, 0.0),
+    )  # fmt: skip
+    assert plots.connectivities({}) is None
+    eight = plots.connectivities({f"run {n}": records for n in range(8)})
     assert eight is not None and len(eight.figure.axes[0].get_lines()) == 8
 
 
@@ -357,11 +367,27 @@ def test_transition_follows_the_channels_that_one_network_has_alone():
     second = [gains(1, 4.0, 3.0, 2.0, 1.0), gains(2, 4.0, 0.0, 2.0, 1.2)]
     plot = well_formed(plots.transition({"slim": first, "revived": second}))
     assert plot.rows == (
+        ("slim", 1, 1, pytest.approx(3 / 3)),
         ("slim", 2, 1, pytest.approx(3 / 3)),
+        ("revived", 1, 1, pytest.approx(1 / (7 / 3))),
         ("revived", 2, 1, pytest.approx(1.2 / 2.4)),
     )
     assert plots.transition({"slim": first, "same": first}) is None
     assert plots.transition({"slim": first}) is None
+
+
+def test_transition_counts_a_gain_in_units_of_its_layer():
+    def gains(number, first, second):
+        return epoch(number, {"a": 50}, gains={"bn1": first, "bn2": second})
+
+    ours = [gains(1, [1.0, 2.0, 3.0], [30.0, 50.0]), gains(2, [1.0, 0.0, 3.0], [-30.0, 50.0])]
+    theirs = [gains(1, [1.0, 2.0, 3.0], [30.0, 50.0]), gains(2, [0.0, 2.0, 3.0], [0.0, 50.0])]
+    plot = well_formed(plots.transition({"ours": ours, "theirs": theirs}))
+    expected = (1.0 / 2.0 + 30.0 / 40.0) / 2  # each layer's mean is of the channels that stay
+    assert [row for row in plot.rows if row[0] == "ours"] == [
+        ("ours", 1, 2, expected), ("ours", 2, 2, expected)
+    ]  # fmt: skip
+    assert [row[3] for row in plot.rows if row[0] == "theirs"] == [2.0 / 2.5, 2.0 / 2.5]
 
 
 def test_ratios_are_lines_and_what_has_none_is_level():

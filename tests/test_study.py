@@ -6,6 +6,7 @@ import subprocess
 import sys
 import threading
 import time
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -294,6 +295,48 @@ def test_numbers_of_a_row_are_of_the_same_runs(tmp_path):
     assert (row["accuracy"], row["validation"]) == (96.5, None)
 
 
+def test_the_best_on_test_is_told_if_all_epochs_were_tested(tmp_path):
+    row = Row(["t"], "A", "MNIST", runs=["a"])
+    write_run(tmp_path / "a", [98.0, 96.0], [0.9, 0.9], toml=recipe_of("mnist"))
+    records = Records(Study("t", runs={"a": ["mnist"]}, rows=[row]), tmp_path)
+    assert records.table("t")[0]["best_on_test"] == 98.0
+    metrics = tmp_path / "a" / "metrics.jsonl"
+    first, last = map(json.loads, metrics.read_text().splitlines())
+    first["accuracy"]["test"] = None
+    metrics.write_text(f"{json.dumps(first)}\n{json.dumps(last)}\n")
+    assert records.table("t")[0]["best_on_test"] is None
+
+
+def test_a_row_over_several_sparsities_has_no_spread_over_seeds(tmp_path):
+    runs = {
+        f"a-{sparsity}-{seed}": ["mnist", f"method.sparsity={sparsity}", f"seed={seed}"]
+        for sparsity in (0.8, 0.9) for seed in (0, 1)
+    }  # fmt: skip
+    for name, asked in runs.items():
+        sparsity, seed = (float(word) for word in name.split("-")[1:])
+        epochs = 1 + (sparsity == 0.8)
+        accuracies, sparsities = [90.0 + seed] * epochs, [sparsity] * epochs
+        write_run(tmp_path / name, accuracies, sparsities, seed=int(seed), toml=recipe_of(*asked))
+    rows = [Row(["t"], name, "MNIST", runs=[f"a-{name}-*"]) for name in ("*", "0.9")]
+    both, one = Records(Study("t", runs=runs, rows=rows), tmp_path).table("t")
+    assert (both["accuracy"], both["accuracy_std"], both["epochs"]) == (90.5, None, None)
+    assert (one["accuracy_std"], one["epochs"]) == (pytest.approx(0.5**0.5), 1)
+    columns, lines = tables.text([both, one])
+    assert [line[columns.index("acc. %")] for line in lines] == ["90.50", "90.50 ± 0.71"]
+
+
+def test_no_setting_makes_a_run_start_from_its_own_network(tmp_path):
+    runs = {"a": ["mnist", "possible=../b/masks.pt"], "b": ["mnist"]}
+    with pytest.raises(ValueError, match="no run can start from its own network"):
+        Records(Study("t", runs=runs), tmp_path, ["weights=../a/model.safetensors"])
+
+
+def test_a_word_of_a_run_that_sets_nothing_is_named(tmp_path):
+    asked = Study("t", runs={"a": ["mnist", "epochs"]})
+    with pytest.raises(ValueError, match="'epochs': write key=value"):
+        Records(asked, tmp_path).missing(["a"])
+
+
 def test_runs_are_compared_with_their_rivals_seed_by_seed(tmp_path):
     vary = {"method.sparsity": [0.8, 0.9], "seed": [0, 1, 2]}
     shared = {"tables": ["t"], "dataset": "MNIST"}
@@ -498,12 +541,18 @@ def test_a_study_that_asks_for_costs_tells_and_draws_them(tmp_path):
         facts = json.loads((folder / "report.json").read_text())
         facts |= {"synops": synops, "engine": {"milliseconds_sparse": milliseconds}}
         (folder / "report.json").write_text(json.dumps(facts))
-    records = Records(Study("t", runs=runs, rows=rows, figures=figures, costs=True), tmp_path)
+    asked = Study("t", runs=runs, rows=rows, figures=figures, costs=["synops", "milliseconds"])
+    records = Records(asked, tmp_path)
     columns, lines = tables.text(records.table("t"))
     told = [[line[columns.index(name)] for name in ("SynOps", "engine ms")] for line in lines]
     assert told == [["3,000,000", "1.250"], ["1,000,000", "0.500"], *2 * [2 * [words.NONE]]]
     (plot,) = records.draw("costs")
     assert plot.rows[:2] == (("erk", 3e6, 1.25, 97.0, 0.0), ("compute", 1e6, 0.5, 97.0, 0.0))
+    records = Records(replace(asked, costs=["synops"]), tmp_path)
+    columns, _ = tables.text(records.table("t"))
+    assert "SynOps" in columns and "engine ms" not in columns
+    (plot,) = records.draw("costs")
+    assert plot.rows[0] == ("erk", 3e6, None, 97.0, 0.0)
 
 
 def test_settings_have_a_folder_of_their_own(tmp_path):
@@ -677,6 +726,7 @@ def test_who_is_told_to_stop_stops_its_runs_and_the_same_command_goes_on(tmp_pat
     command = [sys.executable, "-m", "spikewire", "reproduce", file, "--train", "--jobs", "2"]
     process = subprocess.Popen([*command, "--records", records])
     while not all((records / run / "metrics.jsonl").is_file() for run in runs):
+        assert process.poll() is None
         time.sleep(0.05)
     process.terminate()
     assert process.wait(60) == 143

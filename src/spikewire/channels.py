@@ -238,7 +238,7 @@ class ChannelCriticality:
     Liu and You 2023 (arXiv 2311.16141 v3), Eq. 13 and Algorithm 2.
 
     Args:
-        surrogate: h, such as `spikewire.surrogates.Arctan()`.
+        surrogate: h, as of `scores.CriticalityScore`.
         over: "max" or "mean", of a channel's map.
 
     Raises:

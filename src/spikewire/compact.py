@@ -278,8 +278,14 @@ class _Channels:
 
     def _told(self, node: fx.Node) -> int | None:
         """Where its channels are for the layers that take it; None if there are none."""
-        modules = (module_of(self.graph, user) for user in node.users)
-        return next((_dim(one) for one in modules if one is not None and _weighted(one)), None)
+        for user in node.users:
+            module = module_of(self.graph, user)
+            if module is not None and _weighted(module):
+                return _dim(module)
+            alike = module is not None and (_keeps_channels(module) or dialect(module) is not None)
+            if (alike or user.target in _SUMS) and (dim := self._told(user)) is not None:
+                return dim
+        return None
 
     def normalises(self, node: fx.Node) -> bool:
         """Whether it normalises channels, and not the entries of flattened ones."""
@@ -291,10 +297,10 @@ class _Channels:
         """Whether the channels of its output are those of its inputs."""
         module = module_of(self.graph, node)
         if node.op == "call_function" and node.target in _SUMS:
-            spreads = [self.flows[one].spread for one in node.all_input_nodes if one in self.flows]
+            flows = [self.flows[one] for one in node.all_input_nodes if one in self.flows]
             shapes = {shape_of(one) for one in [node, *node.all_input_nodes]}
-            alike = len(spreads) == 2 and spreads[0] == spreads[1] and len(shapes) == 1
-            return alike and not node.kwargs  # torch.add may be given a factor
+            alike = len({(flow.spread, flow.dim) for flow in flows}) == len(shapes) == 1
+            return alike and len(flows) == 2 and not node.kwargs  # torch.add may be given a factor
         if _flattens(node, module):
             return self._keeps_entries(node)
         if module is not None and (known := dialect(module)) is not None:

@@ -307,9 +307,9 @@ class Probe(Observer):
 
     Args:
         model, inputs: as of `Observer`.
-        quantities: of a potential's distance from the threshold, elementwise; if there are none,
-            neurons are not listened to.
+        quantities: of a potential's distance from the threshold, elementwise; there may be none.
         over: "max" or "mean", of a channel's map.
+        layers: whether to listen to neurons though there are no quantities of them.
 
     Raises:
         ValueError: as `Observer`, or if neurons do not tell their membrane potentials.
@@ -322,12 +322,13 @@ class Probe(Observer):
         over: str,
         *,
         inputs: bool = False,
+        layers: bool = False,
     ) -> None:
-        super().__init__(model, inputs=inputs, layers=bool(quantities))
+        super().__init__(model, inputs=inputs, layers=layers or bool(quantities))
         self.quantities, self.over = tuple(quantities), over
         self._weights = {n: w.shape for n, w in model.named_parameters() if w.ndim > 1}
         self._transposed = transposed(model)
-        for name, listener in self._listeners.items():
+        for name, listener in self._listeners.items() if quantities else ():
             listener.dialect.refuse_silent(self._modules[name])
 
     def forget(self) -> None:
@@ -381,6 +382,8 @@ class Probe(Observer):
         self._inputs[synapses] = (total + sums, count + into.shape[1])
 
     def fire(self, name: str, spikes: Tensor, current: Tensor) -> None:
+        if not self.quantities:
+            return
         neuron, listener = self._modules[name], self._listeners[name]
         potentials = listener.dialect.potentials(neuron, listener.state, current, spikes)
         distance = potentials - listener.dialect.threshold(neuron)  # (T, B, ...)

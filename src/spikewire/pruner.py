@@ -30,6 +30,7 @@ from spikewire import distributed
 from spikewire.activity import SpikeCost
 from spikewire.channels import Channels, channels_of, survey
 from spikewire.compact import Outline
+from spikewire.dialects import neurons
 from spikewire.hooks import Hooks
 from spikewire.masks import check_masks, choose, pack, unpack
 from spikewire.measure import Uses, pairs, testing, uses
@@ -65,6 +66,9 @@ class Method:
     needs_rate: ClassVar[bool] = False
     """Whether the method moves weights itself, in units of the optimizer's learning rate."""
 
+    asks_who_follows: ClassVar[bool] = False
+    """Whether the method asks, at events, which neurons a tensor feeds: `Observer.layer_of`."""
+
     structured: ClassVar[bool] = False
     """Whether the method takes out channels."""
 
@@ -97,21 +101,22 @@ class Method:
         return False
 
     def observer(self, model: nn.Module) -> Observer | None:
-        """What hears the network in the step of an event: here what the scores ask for, if any.
+        """What hears the network in the step of an event: what the scores, or the method, ask for.
 
         Raises:
             ValueError: if scores ask for different things, or there are no neurons to hear.
         """
         heard = [one for one in vars(self).values() if getattr(one, "observes", False)]
+        layers = self.asks_who_follows and any(neurons(model))
         if not heard:
-            return None
+            return Observer(model) if layers else None
         if any(one != heard[0] for one in heard):
             raise ValueError(
                 f"method has scores that observe differently, {heard}: give it one of them"
             )
         # a function of the user's own sees criticality as it is by default
         score: Any = heard[0] if hasattr(heard[0], "quantities") else criticality
-        return Probe(model, score.quantities(), score.over, inputs=score.inputs)
+        return Probe(model, score.quantities(), score.over, inputs=score.inputs, layers=layers)
 
 
 class Pruner:
@@ -125,7 +130,8 @@ class Pruner:
             ``scaler.unscale_`` on each of several before the first steps). None if the loop calls
             `before_step` and `after_step` by hand.
         steps: optimizer steps of the whole training; progress is ``step / steps``.
-        only: name patterns of the tensors to prune, see `synaptic_weights`.
+        only: name patterns of the tensors to prune, see `synaptic_weights`. Of methods that take
+            out channels, those that these tensors make may go, and none of a normalised sum.
         seed: of everything random the method does.
         floor: least number of synapses in each tensor; a warning names tensors held at it.
         possible: bool masks by name, where connections may exist at all (others stay 0).
@@ -180,10 +186,7 @@ class Pruner:
         self.data = data
         self._uses: tuple[int, dict[str, Uses]] = (-1, {})
         self._synapses = synapses_of(self.model, only, possible)
-        self.channels: list[Channels] = []
-        if method.structured:
-            with testing(self.model):
-                self.channels = channels_of(self.model, self.example)
+        self.channels = self._channels(only) if method.structured else []
         _check_unit(method.unit, transposed(self.model) & {s.name for s in self})
         self.observer = method.observer(self.model)
         self.cost = SpikeCost(self.model, method.activity) if method.activity else None
@@ -545,6 +548,17 @@ class Pruner:
                 weight.copy_(values)
             raise
         self._listen()
+
+    def _channels(self, only: Sequence[str] | None) -> list[Channels]:
+        with testing(self.model):
+            found = channels_of(self.model, self.example)
+        if only is None:
+            return found
+        names = {s.name for s in self}
+        if not (chosen := [c for c in found if f"{c.behind}.weight" in names]):
+            makers = ", ".join(f"{c.behind}.weight" for c in found if c.behind is not None)
+            raise ValueError(f"only={only!r} leaves no channel to take out: name some of {makers}")
+        return chosen
 
     def _enforce(self) -> None:
         for owned in (*self, *self.channels):

@@ -41,6 +41,9 @@ class Records:
         folder: holds one run folder a run.
         settings: words laid over every run, such as ``epochs=16``; such runs lie in a folder
             that is named after them.
+
+    Raises:
+        ValueError: if the study varies what is set, or a run would start from its own network.
     """
 
     study: Study
@@ -55,6 +58,7 @@ class Records:
                     f"{word}: the study varies {key}, and names its runs and rows after it: leave "
                     "it out, or change the study"
                 )
+        self.study.refuse_circle(self.settings)
 
     @property
     def place(self) -> Path:
@@ -235,7 +239,9 @@ class Records:
         out, as the literature counts FLOPs; `accuracy` is that of the last epoch, `best_on_test`
         the largest on the test set among the epochs about as sparse as the last one, `validation`
         that of the last epoch on a validation split; `synops` and, in the engine, `milliseconds` of
-        a sample are there where the study asks for costs; all are means over `seeds` runs.
+        a sample are there where the study asks for them. All are means over the runs of the row,
+        and None where not all of them have it; `accuracy_std` is the standard deviation over
+        `seeds`, None where runs differ in more than their seed.
         `difference` is the mean of what a run's accuracy is above that of its rival with the same
         seed, and `interval` the half width of its 95 % confidence interval, by Student's t. Rows
         over several sparsities, networks or data sets compare runs of the same; those of one seed
@@ -251,8 +257,8 @@ class Records:
 
     def _row(self, row: Row) -> dict[str, Any]:
         runs, rivals = self._finished_of(row.runs), self._finished_of(row.rivals)
-        costs = COSTS if self.study.costs else {}
         accuracy, spread = _over(runs, _last)
+        epochs = {run.report["epochs"] for run in runs}
         plain = self._one_of_each_seed(row.runs) and self._one_of_each_seed(row.rivals)
         if plain:
             groups = [above(by_seed(runs), by_seed(rivals))]
@@ -267,10 +273,10 @@ class Records:
             "connectivity": _over(runs, lambda run: 100 * (1 - run.report["sparsity"]))[0],
             "operations": _over(runs, _saved)[0],
             "accuracy": accuracy,
-            "accuracy_std": spread,
+            "accuracy_std": spread if plain else None,
             "best_on_test": _over(runs, _best_on_test)[0],
             "validation": _over(runs, validation)[0],
-            **{name: _over(runs, of)[0] for name, of in costs.items()},
+            **{name: _over(runs, COSTS[name])[0] for name in self.study.costs},
             "difference": difference,
             "interval": interval,
             "pairs": sum(map(len, groups)),
@@ -279,7 +285,7 @@ class Records:
             "paper_operations": row.paper_operations,
             "paper_accuracy": row.paper_accuracy,
             "paper_epochs": row.paper_epochs,
-            "epochs": max((run.report["epochs"] for run in runs), default=None),
+            "epochs": epochs.pop() if len(epochs) == 1 else None,
             "seeds": len(by_seed(runs)),
         }
 
@@ -452,10 +458,16 @@ def validation(run: Run) -> Any:
     return run.report["accuracy"].get("validation", last)
 
 
-def _best_on_test(run: Run) -> float:
+def _best_on_test(run: Run) -> float | None:
+    """The largest of the epochs about as sparse as the last one, if all of them were tested."""
     final = 1 - run.report["sparsity"]
-    tests = (r["accuracy"]["test"] for r in run.records if near(1 - r["sparsity"], final))
-    return max([_last(run), *(test for test in tests if test is not None)])
+    *before, end = run.records
+    tests = [r["accuracy"]["test"] for r in before if near(1 - r["sparsity"], final)]
+    if None in tests:
+        return None
+    if near(1 - end["sparsity"], final) and end["accuracy"]["test"] is not None:
+        tests.append(end["accuracy"]["test"])
+    return max([_last(run), *tests])
 
 
 @contextmanager
@@ -510,7 +522,9 @@ KINDS: dict[str, Kind] = {
         {k: (run.records, run.report) for k, run in runs.items()}
     ),
     "learning": lambda _, runs, rows: plots.learning({k: run.records for k, run in runs.items()}),
-    "revived": lambda _, runs, rows: plots.revived({k: run.records for k, run in runs.items()}),
+    "connectivities": lambda _, runs, rows: plots.connectivities(
+        {k: run.records for k, run in runs.items()}
+    ),
     "transition": lambda _, runs, rows: plots.transition(
         {k: run.records for k, run in runs.items()}
     ),

@@ -218,15 +218,16 @@ class CriticalityScore:
     hyperbolic tangent: `primitive`.
 
     Args:
-        surrogate: h, such as `spikewire.surrogates.Arctan()`.
+        surrogate: h. It does not follow the network's own: of one trained with tanh give `Tanh()`.
         primitive: rank by h instead of its slope, so that a neuron far above threshold counts most.
         over: "max" or "mean", of a channel's map.
 
     Raises:
         ValueError: if ``over`` is neither.
 
-    As a score it takes weights (C_out, ...) and gives scores of the same shape, > 0 or ``-inf``; it
-    raises ValueError if no forward pass was heard.
+    As a score it takes weights (C_out, ...) and gives scores of the same shape, 0 or more, or
+    ``-inf``; it raises ValueError if no forward pass was heard. Where more synapses score 0 than
+    are to be chosen, as with `Tanh` far from the threshold, those of the first tensors are.
 
     >>> import spikewire
     >>> from spikingjelly.activation_based import neuron

@@ -60,7 +60,7 @@ from functools import cached_property
 from graphlib import CycleError, TopologicalSorter
 from itertools import permutations, product
 from pathlib import PurePosixPath
-from typing import Annotated, Any, TypeGuard
+from typing import Annotated, Any, Literal, TypeGuard
 
 from pydantic import ConfigDict, Field, TypeAdapter, ValidationError
 
@@ -264,7 +264,8 @@ class Study:
         contrasts: differences between runs, each a row; they come after the rows.
         figures: all drawings; ``figure-6-a`` belongs to the item ``figure-6``.
         course: the run that is shown epoch by epoch.
-        costs: whether its tables tell SynOps and milliseconds in the engine.
+        costs: which costs of an image its tables tell: ``synops``, and ``milliseconds`` in the
+            sparse engine, for runs that had the machine to themselves.
         search: how settings are found before the runs of the grids; None for as they are written.
     """
 
@@ -277,7 +278,7 @@ class Study:
     contrasts: list[Contrast] = field(default_factory=list)
     figures: list[Drawing] = field(default_factory=list)
     course: str = ""
-    costs: bool = False
+    costs: list[Literal["synops", "milliseconds"]] = field(default_factory=list)
     search: Search | None = None
 
     def __post_init__(self) -> None:
@@ -291,7 +292,19 @@ class Study:
                 raise ValueError(f"there are two of the {kind} {twice[0]}: give one another name")
         if self.course:
             check("course", self.course, named)
-        origins = {run: [name for name, _ in self.origins(run)] for run in self.all_runs}
+        self.refuse_circle()
+
+    def refuse_circle(self, settings: Sequence[str] = ()) -> None:
+        """See that no run starts, by way of others, from its own network.
+
+        Args:
+            settings: laid over all runs.
+
+        Raises:
+            ValueError: if one does.
+        """
+        runs = self.all_runs
+        origins = {run: [name for name, _ in self.origins(run, settings)] for run in runs}
         try:
             TopologicalSorter(origins).prepare()
         except CycleError as error:
@@ -321,7 +334,8 @@ class Study:
         >>> Study("t", runs=runs).origins("b")
         [('a', 'model.safetensors')]
         """
-        told = dict(word.split("=", 1) for word in (*self.all_runs[run][1:], *settings))
+        words = [word.partition("=") for word in (*self.all_runs[run][1:], *settings)]
+        told = {key: value for key, _, value in words}
         places = [PurePosixPath(told[key]).parts for key in config.FILES if key in told]
         others = self.all_runs.keys() - {run}
         return [place[1:] for place in places if _is_beside(place) and place[1] in others]

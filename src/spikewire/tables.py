@@ -58,7 +58,8 @@ def _pairs(row: Mapping[str, Any]) -> int | None:
 
 
 def _spread(row: Mapping[str, Any]) -> str:
-    return f" ± {row['accuracy_std']:.2f}" if row["seeds"] > 1 else ""
+    spread = row["accuracy_std"]
+    return "" if spread is None or row["seeds"] < 2 else f" ± {spread:.2f}"
 
 
 def signed(difference: float | None, interval: float | None) -> str:

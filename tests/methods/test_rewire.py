@@ -23,9 +23,11 @@ from spikewire import (
     ReleasedCriticality,
     Rewire,
     RigL,
+    Steps,
 )
+from spikewire.channels import gain
 from spikewire.methods.rewire import explored
-from spikewire.scores import chance, criticality, gradient, primitive
+from spikewire.scores import chance, criticality, gradient, primitive, slamp
 from spikewire.shares import counts, erk
 
 
@@ -275,7 +277,7 @@ def test_criticality_starts_dense_and_follows_the_cubic():
 
 
 @pytest.mark.parametrize("churn", [0.0, 0.2, 0.5])
-@pytest.mark.parametrize("grow", [criticality, primitive, gradient, chance])
+@pytest.mark.parametrize("grow", [criticality, primitive, gradient, chance, slamp])
 def test_criticality_leaves_a_read_out_without_neurons_its_part(grow, churn):
     """Nothing could be revived there: it is cut to its part of the sparsity, whatever the churn."""
     torch.manual_seed(0)
@@ -316,6 +318,11 @@ def test_rigl_anneals_until_the_wiring_is_frozen(until):
     assert exchange(0.0) == pytest.approx(0.3)
     assert exchange(until / 2) == pytest.approx(0.15)
     assert exchange(until) == pytest.approx(0.0)
+
+
+def test_criticality_in_one_event_is_warned_of():
+    with pytest.warns(UserWarning, match="every=2000 leaves no event before until=0.5 of 100"):
+        Scene(Criticality(0.9, grow=worth, every=2000), a=[1.0] * 8)
 
 
 def test_a_large_cut_after_training_is_said_aloud():
@@ -450,6 +457,8 @@ def test_the_first_masks_are_random_with_the_shares_of_erk():
         (lambda: Rewire(sparsity=1.0), "sparsity=1.0"),
         (lambda: Rewire(churn=1.0), "churn=1.0"),
         (lambda: Rewire(churn=-0.1), "churn=-0.1"),
+        (lambda: Criticality(churn=Steps((0.1, 3.0, 0.1), marks=(0.2, 0.6))), "churn=Steps"),
+        (lambda: Criticality(grow=gain), "grow=.*: give a function of the synapses and the prune"),
         (lambda: Rewire(every=0), "every=0"),
         (lambda: GraNet(initial=1.0), "initial=1.0"),
         (lambda: NDSNN(initial=-0.5), "initial=-0.5"),

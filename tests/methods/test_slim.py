@@ -1,17 +1,21 @@
 """Taking out channels: which ones go, which come back, and what is left of the network."""
 
+from types import SimpleNamespace
+
 import pytest
 import torch
 from torch import nn
+from torch._subclasses import FakeTensorMode
 
-from spikewire import Pruner
+from spikewire import Pruner, scores
 from spikewire.channels import criticality, gain, gradient
 from spikewire.compact import Outline, compact
 from spikewire.dialects import reset
 from spikewire.measure import measure
 from spikewire.methods import SCA, APoZ, GReg1, GReg2, Slim, SlimCriticality
 from spikewire.nets import resnet19, vgg16
-from spikewire.schedules import Constant
+from spikewire.schedules import Constant, Linear, Steps
+from spikewire.shares import compute
 
 STEPS = 8
 GAINS = {"bn1": [0.9, 0.1, 0.4, 0.3], "bn2": [0.2, 0.8, 0.7, 0.05]}
@@ -357,6 +361,61 @@ def test_an_event_that_would_never_come_is_warned_of():
         train(Chain(), Slim(until=0.9), 1)
 
 
+class Chosen(Slim):
+    def chosen(self, pruner, done):
+        return {}
+
+
+class AtTheEvent:
+    """A pruner in the step that takes out channels, with one tensor on a GPU."""
+
+    step, steps, progress, channels = 1, 2, 0.5, ()
+
+    def __init__(self):
+        mask = torch.empty(2, 3, dtype=torch.bool, device="cuda")
+        self.synapses = SimpleNamespace(name="w", mask=mask)
+
+    def __iter__(self):
+        yield self.synapses
+
+    def outline(self):
+        return SimpleNamespace(needed=lambda masks: {"w": torch.empty(2, 3, dtype=torch.bool)})
+
+    def keep_channels(self, masks):
+        assert masks == {}
+
+    def rewire(self, masks):
+        self.synapses.mask = masks["w"]
+
+
+def test_weights_on_a_gpu_are_cut_by_what_was_worked_out_on_the_cpu():
+    with FakeTensorMode():
+        pruner = AtTheEvent()
+        Chosen(until=0.5).before_step(pruner)
+    assert pruner.synapses.mask.device.type == "cuda"
+
+
+def test_only_the_channels_that_were_named_may_go():
+    optimizer = torch.optim.SGD((net := Chain()).parameters(), 0.0)
+    pruner = Pruner(net, Slim(), optimizer, steps=STEPS, data=[IMAGES], only=["!conv1*"])
+    assert [c.name for c in pruner.channels] == ["bn2"]
+    with pytest.raises(ValueError, match=r"no channel to take out: name some of conv1.weight, con"):
+        Pruner(net, Slim(), optimizer, steps=STEPS, data=[IMAGES], only=["fc.*"])
+
+
+def test_no_sum_of_a_network_goes_if_tensors_are_named():
+    net = resnet19(**SMALL)
+    pruner = Pruner(net, Slim(), None, steps=STEPS, data=[PICTURES], only=["*"])
+    assert pruner.channels
+    assert all(c.behind is not None for c in pruner.channels)
+
+
+@pytest.mark.parametrize("churn", [0.5, Linear(0.0, 0.5)])
+def test_what_the_score_to_grow_by_cannot_do_is_said_before_training(churn):
+    with pytest.raises(ValueError, match="no neuron layer"):
+        train(Chain(), SlimCriticality(churn=churn), 0)
+
+
 # --- wrong input ----------------------------------------------------------------------------------
 
 
@@ -367,8 +426,13 @@ def test_an_event_that_would_never_come_is_warned_of():
         (lambda: Slim(until=1.0), "until=1.0: give the progress"),
         (lambda: Slim(operations=1.5), "operations=1.5: give the share"),
         (lambda: Slim(churn=1.0), "churn=1.0"),
+        (lambda: Slim(churn=Steps((0.1, 3.0, 0.1), marks=(0.2, 0.6))), "churn=Steps"),
         (lambda: Slim(l1=-1.0), "l1=-1.0"),
+        (lambda: Slim(l1=Linear(1e-4, -1.0)), "l1=Linear"),
         (lambda: Slim(drop=3), "drop=3: give a function"),
+        (lambda: Slim(drop=scores.magnitude), "drop=.*: give a function of the pruner that scores"),
+        (lambda: Slim(churn=0.1, grow=scores.criticality), "grow=CriticalityScore"),
+        (lambda: Slim(share=compute), "share=.* counts operations of synapses"),
         (lambda: SCA(every=0), "every=0"),
         (lambda: GReg1(begin=0.5), "begin=0.5: give a progress"),
         (lambda: GReg1(ceiling=0.0), "ceiling=0.0"),

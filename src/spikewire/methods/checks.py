@@ -1,9 +1,15 @@
-"""Checks: what the fields of methods may be, refused with how to mend it."""
+"""Checks: what the fields of methods may be, refused with how to mend it.
 
+They stand in one file since a method shares most of its fields with others.
+"""
+
+import inspect
 import warnings
 from typing import Any
 
 from spikewire.schedules import Schedule, at
+
+_MOMENTS = [i / 100 for i in range(101)]
 
 
 def check_sparsity(name: str, value: Schedule | float) -> None:
@@ -11,13 +17,11 @@ def check_sparsity(name: str, value: Schedule | float) -> None:
 
     >>> check_sparsity("sparsity", 0.9)
     """
-    moments = (0.0, 1.0) if not callable(value) else [i / 100 for i in range(101)]
-    for progress in moments:
-        if isinstance(value, str) or not 0.0 <= at(value, progress) < 1.0:
-            raise ValueError(
-                f"{name}={value!r}: give the share of zeros, from 0 up to but not including 1 "
-                "(0.9 keeps one synapse in ten)"
-            )
+    if isinstance(value, str) or not all(0.0 <= at(value, u) < 1.0 for u in _MOMENTS):
+        raise ValueError(
+            f"{name}={value!r}: give the share of zeros, from 0 up to but not including 1 "
+            "(0.9 keeps one synapse in ten)"
+        )
 
 
 def check_rise(initial: float, final: Any) -> None:
@@ -36,6 +40,26 @@ def check_rise(initial: float, final: Any) -> None:
         raise ValueError(
             f"initial={initial}: sparsity would fall to {final}: begin no sparser than it ends"
         )
+
+
+def check_churn(churn: Schedule | float) -> None:
+    """Refuse an exchanged share that is outside [0, 1) at any time.
+
+    >>> check_churn(0.3)
+    """
+    if not all(0.0 <= at(churn, u) < 1.0 for u in _MOMENTS):
+        raise ValueError(
+            f"churn={churn!r}: give the share that grow chooses, a number or a schedule in [0, 1)"
+        )
+
+
+def check_strength(name: str, strength: Schedule | float) -> None:
+    """Refuse a strength that is below 0 at any time.
+
+    >>> check_strength("l1", 1e-4)
+    """
+    if not all(at(strength, u) >= 0.0 for u in _MOMENTS):
+        raise ValueError(f"{name}={strength!r}: give a strength of 0 or more")
 
 
 def check_every(every: int) -> None:
@@ -61,12 +85,42 @@ def warn_if_no_event(every: int, until: float, steps: int) -> None:
 
 
 def check_score(name: str, score: Any) -> None:
-    """Refuse a score that is no function.
+    """Refuse a score that is no function of a tensor's synapses and the pruner.
 
-    >>> check_score("score", abs)
+    >>> check_score("score", lambda synapses, pruner: synapses.weight.abs())
     """
-    if not callable(score):
-        raise ValueError(f"{name}={score!r}: give a function, such as spikewire.scores.magnitude")
+    if not _takes(score, 2):
+        raise ValueError(
+            f"{name}={score!r}: give a function of the synapses and the pruner, such as "
+            "spikewire.scores.magnitude"
+        )
+
+
+def check_channel_score(name: str, score: Any) -> None:
+    """Refuse a score that is no function of the pruner alone.
+
+    >>> check_channel_score("drop", lambda pruner: {})
+    """
+    if not _takes(score, 1):
+        raise ValueError(
+            f"{name}={score!r}: give a function of the pruner that scores channels, such as "
+            "spikewire.channels.gain"
+        )
+
+
+def _takes(function: Any, count: int) -> bool:
+    """Whether something can be called with so many arguments, as far as it tells."""
+    if not callable(function):
+        return False
+    try:
+        signature = inspect.signature(function)
+    except ValueError:  # functions that are not written in Python need not tell
+        return True
+    try:
+        signature.bind(*[None] * count)
+    except TypeError:
+        return False
+    return True
 
 
 def check_share(share: Any) -> None:

@@ -11,10 +11,10 @@ from dataclasses import dataclass
 from typing import ClassVar
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
-from spikewire.dialects import neurons
 from spikewire.methods.checks import (
+    check_churn,
     check_every,
     check_rise,
     check_score,
@@ -23,9 +23,8 @@ from spikewire.methods.checks import (
     warn_if_no_event,
 )
 from spikewire.methods.prune import cut, reaches, trim
-from spikewire.observe import Observer
 from spikewire.pruner import Method, Pruner
-from spikewire.schedules import Constant, Cosine, Cubic, Schedule, at
+from spikewire.schedules import Constant, Cosine, Cubic, Schedule
 from spikewire.scores import (
     Score,
     chance,
@@ -105,9 +104,7 @@ class Rewire(Method):
         check_share(self.share)
         if not 0.0 < self.until <= 1.0:
             raise ValueError(f"until={self.until}: give the progress of the last event, in (0, 1]")
-        for progress in (0.0, 1.0):
-            if not 0.0 <= at(self.exchange(), progress) < 1.0:
-                raise ValueError(f"churn={self.churn!r}: give the exchanged share, in [0, 1)")
+        check_churn(self.churn)
 
     def plan(self) -> Callable[[float], float]:
         """Sparsity as a function of progress."""
@@ -383,6 +380,7 @@ class Criticality(Rewire):
     """
 
     source: ClassVar[str] = "Chen, Liu, Liu & You 2023, arXiv 2311.16141"
+    asks_who_follows: ClassVar[bool] = True  # only neurons tell which synapses are a read-out
 
     sparsity: float = 0.9
     churn: Schedule | float = 0.2
@@ -397,11 +395,6 @@ class Criticality(Rewire):
 
     def plan(self) -> Callable[[float], float]:
         return Cubic(0.0, self.sparsity, finish=self.until)
-
-    def observer(self, model: nn.Module) -> Observer | None:
-        """Neurons are heard whatever ``grow`` is: only they tell which synapses are a read-out."""
-        heard = super().observer(model)
-        return Observer(model) if heard is None and any(neurons(model)) else heard
 
     def hope(self, pruner: Pruner) -> dict[str, Tensor]:
         aside = self._aside(pruner)
@@ -434,6 +427,7 @@ class Criticality(Rewire):
         return super().event(pruner) or reaches(pruner, self.until)
 
     def start(self, pruner: Pruner) -> None:
+        warn_if_no_event(self.every, self.until, pruner.steps)
         pruner.rewire({s.name: torch.ones_like(s.weight, dtype=torch.bool) for s in pruner})
 
 

@@ -27,10 +27,12 @@ from spikewire.channels import (
 )
 from spikewire.masks import choose
 from spikewire.methods.checks import (
+    check_channel_score,
+    check_churn,
     check_every,
     check_rise,
-    check_score,
     check_share,
+    check_strength,
     warn_if_no_event,
 )
 from spikewire.methods.prune import reaches
@@ -77,9 +79,15 @@ class TakeOut(Method):
 
     def __post_init__(self) -> None:
         check_rise(0.0, self.sparsity)
-        check_score("drop", self.drop)
-        check_score("grow", self.grow)
+        check_channel_score("drop", self.drop)
+        check_channel_score("grow", self.grow)
         check_share(self.share)
+        check_churn(self.churn)
+        if getattr(self.share, "measures", False):
+            raise ValueError(
+                f"share={self.share!r} counts operations of synapses: give one that asks for "
+                "shapes only, such as spikewire.shares.uniform, or the operations to save"
+            )
         if not 0.0 < self.until < 1.0:
             raise ValueError(
                 f"until={self.until}: give the progress at which channels are out, in (0, 1)"
@@ -89,11 +97,6 @@ class TakeOut(Method):
                 f"operations={self.operations}: give the share of multiplications to save, in "
                 "(0, 1), or 0 to go by sparsity"
             )
-        for progress in (0.0, 1.0):
-            if not 0.0 <= at(self.churn, progress) < 1.0:
-                raise ValueError(
-                    f"churn={self.churn!r}: give the share that grow chooses, in [0, 1)"
-                )
 
     def start(self, pruner: Pruner) -> None:
         if self.until > (pruner.steps - 1) / pruner.steps:
@@ -102,7 +105,7 @@ class TakeOut(Method):
                 "be taken out; give an earlier one, or more steps",
                 stacklevel=5,
             )
-        for score in (self.drop, self.grow) if at(self.churn, 0.0) else (self.drop,):
+        for score in (self.drop, self.grow) if self.churn else (self.drop,):
             if getattr(score, "looks", False):
                 pruner.rehearse(score)
         if self.operations:
@@ -148,7 +151,8 @@ class TakeOut(Method):
         pruner.keep_channels(chosen)
         if reaches(pruner, self.until):  # what fed the others, or listened to them, goes with them
             needed = pruner.outline().needed(chosen)
-            pruner.rewire({s.name: s.mask & needed[s.name] for s in pruner if s.name in needed})
+            left = [s for s in pruner if s.name in needed]
+            pruner.rewire({s.name: s.mask & needed[s.name].to(s.mask.device) for s in left})
 
     def chosen(self, pruner: Pruner, done: float) -> dict[str, Tensor]:
         """Which channels are to pass when so much is done."""
@@ -214,8 +218,7 @@ class Slim(TakeOut):
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        if not at(self.l1, 0.0) >= 0.0:
-            raise ValueError(f"l1={self.l1!r}: give a strength of 0 or more")
+        check_strength("l1", self.l1)
 
     def before_step(self, pruner: Pruner) -> None:
         strength = at(self.l1, pruner.progress)

@@ -21,6 +21,7 @@ from spikewire.plots.runs import (
     QUANTITIES,
     Quantity,
     bars,
+    connectivities,
     costs,
     courses,
     distributions,
@@ -28,7 +29,6 @@ from spikewire.plots.runs import (
     mean_and_spread,
     rates,
     ratios,
-    revived,
     tradeoff,
 )
 
@@ -39,6 +39,7 @@ __all__ = [
     "accuracy",
     "bars",
     "classes",
+    "connectivities",
     "connectivity",
     "consistency",
     "costs",
@@ -52,7 +53,6 @@ __all__ = [
     "mean_and_spread",
     "rates",
     "ratios",
-    "revived",
     "rewiring",
     "sparsity",
     "thetas",

@@ -2,6 +2,7 @@
 
 import statistics
 from collections.abc import Callable, Mapping, Sequence
+from itertools import compress
 from typing import Any
 
 from matplotlib.axes import Axes
@@ -104,6 +105,7 @@ def classes(reports: Mapping[str, Record]) -> Plot | None:
         return None
     before, after = reports
     variances, likeness = ([of(each) for each in told] for of in (_variance, _likeness))
+    varies = [min(pair) > 0 for pair in zip(*variances, strict=True)]
     figure = Figure(figsize=(WIDTH, 3.0), layout="constrained")
     left, right = figure.subplots(1, 2)
     _against(left, variances, BLUE, "variance within a class")
@@ -111,15 +113,16 @@ def classes(reports: Mapping[str, Record]) -> Plot | None:
     for axes in (left, right):
         axes.set_xlabel(readable(before))
         axes.set_ylabel(readable(after))
-    count = len(variances[0])
-    tighter = sum(a < b for b, a in zip(*variances, strict=True))
-    closer = sum(a > b for b, a in zip(*likeness, strict=True))
+    count, aside = sum(varies), len(varies) - sum(varies)
+    tighter = sum(a < b for b, a in compress(zip(*variances, strict=True), varies))
+    closer = sum(a > b for b, a in compress(zip(*likeness, strict=True), varies))
+    silent = f" Not counted are {aside} in which nothing varies, or fires." if aside else ""
     return Plot(
         name="classes",
         title="Features class by class",
         caption=f"Each point is a class; on the line both networks are equal. Of {count} classes, "
         f"{after} has the smaller variance of test features in {tighter}, and the larger cosine "
-        f"between the mean features of training and test images in {closer}.",
+        f"between the mean features of training and test images in {closer}.{silent}",
         figure=figure,
         columns=("class", "variance_before", "variance_after", "cosine_before", "cosine_after"),
         rows=tuple(zip(told[0]["classes"], *variances, *likeness, strict=True)),
@@ -181,7 +184,8 @@ def consistency(runs: Mapping[str, tuple[Sequence[Record], Record]]) -> Plot | N
         caption="Means over classes of the variance of test features and of the cosine between the "
         "mean features of training and test images; test accuracy of the trained network, and "
         "accuracy over the training batches of the last epoch, which are augmented and pass while "
-        "the network changes. Axes do not begin at 0.",
+        "the network changes. A class for which nothing fires has 0 in both. Axes do not begin at "
+        "0.",
         figure=figure,
         columns=("run", "variance", "cosine", "train_accuracy", "test_accuracy"),
         rows=tuple(rows),
@@ -256,7 +260,8 @@ def transition(runs: Mapping[str, Sequence[Record]]) -> Plot | None:
     """Draw how much weight two networks give the channels that only one of them has.
 
     Chen, Liu, Liu and You 2023 (arXiv 2311.16141 v3), section 6.1: the mean gain of a network's own
-    channels, in units of the mean gain of all channels it has, as fine-tuning goes on.
+    channels, each in units of the mean gain of those that stay in its layer, from before the others
+    are taken out until fine-tuning ends. How gains are normalised is our reading.
 
     Args:
         runs: metrics of two runs of one network by label, with the `gains` of some epochs.
@@ -272,16 +277,11 @@ def transition(runs: Mapping[str, Sequence[Record]]) -> Plot | None:
     told = {label: [r for r in records if r.get("gains")] for label, records in runs.items()}
     if len(told) != 2 or not all(told.values()):
         return None
-    here, there = ({key for key, gain in _gains(each[-1]) if gain} for each in told.values())
-    rows = [
-        (label, record["epoch"], len(own), share)
-        for (label, records), own in zip(told.items(), (here - there, there - here), strict=True)
-        for record in records
-        if own and (share := _share_of_gain(record, own)) is not None
-    ]
+    pairs = zip(told, told.values(), reversed(told.values()), strict=True)
+    rows = [row for pair in pairs for row in _of_own_channels(*pair)]
     if not rows:
         return None
-    figure, (axes,) = panel_grid(1, 2.8, "mean gain, own channels / all")
+    figure, (axes,) = panel_grid(1, 2.8, "gain of own channels / layer's mean")
     for colour, marker, label in zip(colours(2), MARKERS, told, strict=False):
         mine = [(epoch, share) for name, epoch, _, share in rows if name == label]
         if mine:
@@ -291,26 +291,36 @@ def transition(runs: Mapping[str, Sequence[Record]]) -> Plot | None:
     return Plot(
         name="transition",
         title="Gains of channels that one network has and the other has not",
-        caption="Mean absolute gain of a network's channels that the other does not end with, in "
-        "units of the mean absolute gain of all its channels, after channels were taken out.",
+        caption="Mean absolute gain of a network's channels that the other does not end with, each "
+        "in units of the mean absolute gain of those that its layer ends with; first as it was "
+        "before the others were taken out.",
         figure=figure,
         columns=("run", "epoch", "channels", "share_of_gain"),
         rows=tuple(rows),
     )
 
 
-def _gains(record: Record) -> list[tuple[tuple[str, int], float]]:
-    return [
-        ((name, place), abs(gain))
-        for name, gains in record["gains"].items()
-        for place, gain in enumerate(gains)
-    ]
+def _present(record: Record) -> set[tuple[str, int]]:
+    """The channels, by layer and place, that pass anything."""
+    gains = record["gains"].items()
+    return {(name, place) for name, each in gains for place, gain in enumerate(each) if gain}
 
 
-def _share_of_gain(record: Record, own: set[tuple[str, int]]) -> float | None:
-    """None while all channels are still there."""
-    gains = dict(_gains(record))
-    present = [gain for gain in gains.values() if gain]
-    if len(present) == len(gains):
-        return None
-    return statistics.fmean(gains[key] for key in own) / statistics.fmean(present)
+def _of_own_channels(
+    label: str, records: Sequence[Record], others: Sequence[Record]
+) -> list[tuple[str, int, int, float]]:
+    """What own channels have in epochs with the channels of the end, and in the last one before."""
+    mine = _present(records[-1])
+    own = mine - _present(others[-1])
+    first = next(place for place, record in enumerate(records) if _present(record) == mine)
+    told = records[max(first - 1, 0) :] if own else ()
+    return [(label, each["epoch"], len(own), _share_of_gain(each, own, mine)) for each in told]
+
+
+def _share_of_gain(record: Record, own: set[tuple[str, int]], mine: set[tuple[str, int]]) -> float:
+    """Mean gain of a network's own channels, each over the mean of what stays in its layer."""
+    gains = record["gains"]
+    stay = {layer: [abs(gains[name][place]) for name, place in mine if name == layer]
+            for layer in {name for name, _ in own}}  # fmt: skip
+    means = {layer: statistics.fmean(each) or 1.0 for layer, each in stay.items()}  # all new: 0
+    return statistics.fmean(abs(gains[name][place]) / means[name] for name, place in own)

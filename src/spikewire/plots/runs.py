@@ -71,6 +71,8 @@ QUANTITIES: dict[str, Quantity] = {
 }
 
 
+# Ticks of an axis of connectivities, which is logarithmic above 1 %.
+_PERCENTS = (0, 1, 2, 5, 10, 20, 50, 100)
 COSTS = {"synops": "SynOps per image", "milliseconds": "ms per image, sparse engine"}
 
 
@@ -266,57 +268,51 @@ def courses(runs: Mapping[str, Sequence[Record]]) -> Plot:
 
 
 @drawn_in_style
-def revived(runs: Mapping[str, Sequence[Record]]) -> Plot | None:
-    """Draw where several runs let synapses come: the share of each layer among all regrown.
+def connectivities(runs: Mapping[str, Sequence[Record]]) -> Plot | None:
+    """Draw how much several runs leave of each layer: its connectivity at the end.
 
     Args:
-        runs: metrics of each run with the count `regrown` of each layer, by label.
+        runs: metrics of each run, with the counts `alive` and `synapses` of each layer, by label.
 
     Returns:
-        The plot, or None when no synapse was ever regrown.
+        The plot, or None when there is no run.
 
     Example:
-        >>> layers = [{"name": "fc1.weight", "regrown": 6}, {"name": "fc2.weight", "regrown": 2}]
-        >>> revived({"a": [{"epoch": 1, "layers": layers}]}).rows
-        (('a', 'fc1.weight', 6, 75.0), ('a', 'fc2.weight', 2, 25.0))
+        >>> layers = [{"name": "fc1.weight", "alive": 6, "synapses": 8}]
+        >>> connectivities({"a": [{"epoch": 1, "layers": layers}]}).rows
+        (('a', 'fc1.weight', 6, 75.0),)
     """
-    counts = {label: _regrown(records) for label, records in runs.items()}
-    found = {label: each for label, each in counts.items() if sum(each.values())}
-    if not found:
-        return None
     rows = tuple(
-        (label, layer, count, 100.0 * count / sum(each.values()))
-        for label, each in found.items()
-        for layer, count in each.items()
+        (label, layer["name"], layer["alive"], 100.0 * layer["alive"] / layer["synapses"])
+        for label, records in runs.items()
+        for layer in records[-1]["layers"]
+        if layer["synapses"]
     )
+    if not rows:
+        return None
     figure = Figure(figsize=(WIDTH, 3.4), layout="constrained")
     axes = figure.subplots()
     layers = list(dict.fromkeys(layer for _, layer, *_ in rows))
-    for rank, (colour, label) in enumerate(zip(colours(len(found)), found, strict=True)):
+    for rank, (colour, label) in enumerate(zip(colours(len(runs)), runs, strict=True)):
         own = [(layers.index(layer), share) for name, layer, _, share in rows if name == label]
         marker = MARKERS[rank % len(MARKERS)]
         axes.plot(*zip(*own, strict=True), color=colour, marker=marker, label=readable(label))
+    axes.set_yscale("symlog", linthresh=1.0)
+    axes.set_ylim(1.0 if min(share for *_, share in rows) >= 1.0 else 0.0, 120.0)
+    axes.set_yticks(_PERCENTS, map(str, _PERCENTS))
     axes.set_xticks(range(len(layers)), [readable(layer, 14) for layer in layers], rotation=60)
-    axes.set_ylabel("of regrown synapses (%)")
-    labels = [readable(label) for label in found]
+    axes.set_ylabel("connectivity (%)")
+    labels = [readable(label) for label in runs]
     figure.legend(loc="outside lower center", ncols=legend_columns(labels))
     return Plot(
-        name="revived",
-        title="Where synapses come",
-        caption="Share of each layer, in the order of the network, among the synapses that there "
-        "are after an epoch and were not before it, over all epochs.",
+        name="connectivities",
+        title="Connectivity of each layer",
+        caption="Share of the synapses of each layer, in the order of the network, that there are "
+        "at the end; the axis is logarithmic above 1 %.",
         figure=figure,
-        columns=("run", "layer", "regrown", "share"),
+        columns=("run", "layer", "alive", "connectivity"),
         rows=rows,
     )
-
-
-def _regrown(records: Sequence[Record]) -> dict[str, int]:
-    """Regrown synapses by layer, over all epochs."""
-    found: dict[str, int] = {}
-    for layer in (each for record in records for each in record.get("layers", ())):
-        found[layer["name"]] = found.get(layer["name"], 0) + layer.get("regrown", 0)
-    return found
 
 
 @drawn_in_style
@@ -369,8 +365,8 @@ def costs(rows: Sequence[Mapping[str, Any]]) -> Plot:
     """Draw accuracy against SynOps (left) and milliseconds (right), one series per method.
 
     Args:
-        rows: of a table of a study that asks for costs; SynOps of an image, and milliseconds that
-            the sparse engine takes for it.
+        rows: of a table of a study that asks for these costs; SynOps of an image, and milliseconds
+            that the sparse engine takes for it.
 
     Example:
         >>> row = {"method": "erk", "accuracy": 90.0, "accuracy_std": 0.5, "synops": 2e6,
@@ -402,7 +398,7 @@ def costs(rows: Sequence[Mapping[str, Any]]) -> Plot:
         "(left) and against the time of an image in the sparse engine, one at a time (right).",
         figure=figure,
         columns=columns,
-        rows=tuple(tuple(row[column] for column in columns) for row in rows),
+        rows=tuple(tuple(row.get(column) for column in columns) for row in rows),
     )
 
 
@@ -468,7 +464,7 @@ def bars(rows: Sequence[Mapping[str, Any]]) -> Plot | None:
     figure = Figure(figsize=(WIDTH, 0.8 + 0.3 * len(there)), layout="constrained")
     axes = figure.subplots()
     values = [row["accuracy"] for row in there]
-    spreads = [row["accuracy_std"] for row in there]
+    spreads = [row["accuracy_std"] or 0.0 for row in there]
     places = range(len(there))
     axes.barh(places, values, xerr=spreads, color=BLUE, height=0.6, capsize=2.5)
     axes.set_yticks(places, [readable(row["method"], 40) for row in there])
@@ -494,7 +490,7 @@ def _pairs(rows: Sequence[Mapping[str, Any]], x: str, y: str, spread: str = "") 
         {
             (row[x], row[y], row.get(spread) or 0.0)
             for row in rows
-            if row[x] is not None and row[y] is not None
+            if row.get(x) is not None and row[y] is not None
         }
     )
 
