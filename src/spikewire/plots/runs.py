@@ -298,8 +298,8 @@ def connectivities(runs: Mapping[str, Sequence[Record]]) -> Plot | None:
         marker = MARKERS[rank % len(MARKERS)]
         axes.plot(*zip(*own, strict=True), color=colour, marker=marker, label=readable(label))
     axes.set_yscale("symlog", linthresh=1.0)
-    axes.set_ylim(1.0 if min(share for *_, share in rows) >= 1.0 else 0.0, 120.0)
     axes.set_yticks(_PERCENTS, map(str, _PERCENTS))
+    axes.set_ylim(1.0 if min(share for *_, share in rows) >= 1.0 else 0.0, 120.0)
     axes.set_xticks(range(len(layers)), [readable(layer, 14) for layer in layers], rotation=60)
     axes.set_ylabel("connectivity (%)")
     labels = [readable(label) for label in runs]
