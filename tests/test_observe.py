@@ -367,6 +367,19 @@ def test_neurons_that_keep_their_membranes_to_themselves_are_refused_before_anyt
         Pruner(nn.Sequential(nn.Linear(1, 1), layer), Criticality(0.5), steps=9)
 
 
+def test_snntorch_neurons_that_are_given_all_time_steps_begin_anew_with_every_call():
+    snntorch = pytest.importorskip("snntorch", reason="snnTorch is not installed")
+    layer = snntorch.StateLeaky(beta=0.5, channels=3, output=True)
+    with torch.no_grad(), watch(layer) as activity:
+        for seed in (0, 1):
+            torch.manual_seed(seed)
+            spikes, _ = layer(2 * torch.rand(5, 2, 3))  # (T, B, channels)
+    (heard,) = activity.values()
+    assert heard.samples == 4
+    assert heard.spikes.equal(spikes)
+    assert heard.rates.shape == (3,)
+
+
 def test_a_learned_threshold():
     class Learned(neuron.IFNode):
         def __init__(self):

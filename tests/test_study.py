@@ -740,6 +740,8 @@ def test_who_is_told_to_stop_stops_its_runs_and_the_same_command_goes_on(tmp_pat
     [
         ("[[figures]]\nname = 'tradeoff'\nkind = 'tradeof'\nruns = {a = 'a'}", "kind of tradeoff"),
         ("[[figures]]\nname = 'tradeoff'\nkind = 'tradeoff'\nruns = {a = 'b'}", "'b'"),
+        ("[[figures]]\nname = 'c'\nkind = 'classes'\nruns = {a = 'a'}", "compares two runs, not 1"),
+        ("[[figures]]\nname = 'f'\nkind = 'frontier'\nruns = {a = 'a'}", "drawn from a table and"),
         ("[[rows]]\ntables = ['t']\nmethod = 'A'\ndataset = 'B'\nruns = ['b-*']", "b-*: the study"),
         (
             "[[rows]]\ntables = ['t']\nmethod = 'A'\ndataset = 'B'\nruns = ['a']\n"

@@ -20,6 +20,8 @@ _UNREACHABLE = 1e30
 
 # Neurons of snnTorch that fire where their membrane potential, ``mem``, is above their threshold.
 _SNNTORCH_TELLS = ("Leaky", "Lapicque", "Synaptic", "Alpha", "RLeaky", "RSynaptic")
+# Those that are given all time steps at once (T, B, ...), and carry nothing to the next call.
+_SNNTORCH_SEQUENCES = ("StateLeaky", "AssociativeLeaky")
 _BY_SUBTRACTION, _TO_ZERO = 0, 1  # what `reset_mechanism_val` says
 
 
@@ -110,13 +112,15 @@ def _snntorch_reset(neuron: Any) -> None:
 
 def _snntorch_memory(neuron: Any, given: Sequence[Any], named: Mapping[str, Any]) -> Tensor | None:
     """Its membrane potential: that of the states that it is given, or else its own."""
+    if not _snntorch_stepwise(neuron):
+        return None
     state = named.get("mem", given[-1] if len(given) > 1 else None)
     return state if isinstance(state, Tensor) else _tensor(getattr(neuron, "mem", None))
 
 
 def _snntorch_silent(neuron: Any) -> str:
     """The potential of a step is had from the one that the step leaves behind, if it can be."""
-    names = {name.rpartition(".")[2] for name in _ancestry(neuron)}
+    names = _kinds(neuron)
     if not names & set(_SNNTORCH_TELLS) or "DeltaLeaky" in names:  # that one fires at changes
         return f"give one of {', '.join(_SNNTORCH_TELLS)}"
     if _resets_at_once(neuron) and neuron.reset_mechanism_val == _TO_ZERO:
@@ -138,6 +142,14 @@ def _snntorch_potentials(neuron: Any, state: Any, inputs: Tensor, spikes: Tensor
 
 def _resets_at_once(neuron: Any) -> bool:
     return not getattr(neuron, "reset_delay", True)
+
+
+def _snntorch_stepwise(neuron: Any) -> bool:
+    return not _kinds(neuron).intersection(_SNNTORCH_SEQUENCES)
+
+
+def _kinds(neuron: nn.Module) -> set[str]:
+    return {name.rpartition(".")[2] for name in _ancestry(neuron)}
 
 
 def _ancestry(module: nn.Module) -> set[str]:
@@ -162,7 +174,7 @@ DIALECTS: tuple[Dialect, ...] = (
         neurons=("snntorch._neurons.neurons.SpikingNeuron",),
         memory=_snntorch_memory,
         reset=_snntorch_reset,
-        stepwise=lambda neuron: True,
+        stepwise=_snntorch_stepwise,
         state=lambda neuron: None,
         silent=_snntorch_silent,
         potentials=_snntorch_potentials,

@@ -110,6 +110,16 @@ class Records:
         self.needed(item)
         for drawing in (d for d in self.study.figures if item_of(d.name) == item):
             check(f"kind of {drawing.name}", drawing.kind, KINDS)
+            if (drawing.kind in _OF_TABLES) != bool(drawing.table):
+                needs = "a table and a dataset" if drawing.kind in _OF_TABLES else "runs, no table"
+                raise ValueError(
+                    f"{drawing.name}: a figure of the kind {drawing.kind} is drawn from {needs}"
+                )
+            if drawing.kind in _OF_TWO and len(drawing.runs) != 2:
+                raise ValueError(
+                    f"{drawing.name}: a figure of the kind {drawing.kind} compares two runs, not "
+                    f"{len(drawing.runs)}"
+                )
             if drawing.table:
                 check(f"table of {drawing.name}", drawing.table, self.study.tables)
                 rows = [row for row in self.study.all_rows if drawing.table in row.tables]
@@ -533,3 +543,6 @@ KINDS: dict[str, Kind] = {
     ),
 }
 """How a figure is drawn from its runs by label, and from the rows of its table."""
+
+_OF_TABLES = ("frontier", "costs", "bars", "ratios")
+_OF_TWO = ("classes", "transition")
