@@ -260,13 +260,21 @@ class Records:
         interval is for these: it says nothing of others.
         """
         check("table", table, self.study.tables)
-        return [self._row(row) for row in self.study.all_rows if table in row.tables]
+        return self._told([row for row in self.study.all_rows if table in row.tables])
 
     def _read(self, run: str) -> Run:
         return facts.read(self.path(run))
 
-    def _row(self, row: Row) -> dict[str, Any]:
-        runs, rivals = self._finished_of(row.runs), self._finished_of(row.rivals)
+    def _told(self, rows: Sequence[Row]) -> list[dict[str, Any]]:
+        named = self.matching(pattern for row in rows for pattern in (*row.runs, *row.rivals))
+        there = {run: self._read(run) for run in named if not self.missing([run])}
+        return [self._row(row, there) for row in rows]
+
+    def _row(self, row: Row, there: Mapping[str, Run]) -> dict[str, Any]:
+        runs, rivals = (
+            [there[run] for run in self.matching(patterns) if run in there]
+            for patterns in (row.runs, row.rivals)
+        )
         accuracy, spread = _over(runs, _last)
         epochs = {run.report["epochs"] for run in runs}
         plain = self._one_of_each_seed(row.runs) and self._one_of_each_seed(row.rivals)
@@ -298,9 +306,6 @@ class Records:
             "epochs": epochs.pop() if len(epochs) == 1 else None,
             "seeds": len(by_seed(runs)),
         }
-
-    def _finished_of(self, patterns: Iterable[str]) -> list[Run]:
-        return [self._read(run) for run in self.matching(patterns) if not self.missing([run])]
 
     def _one_of_each_seed(self, patterns: Iterable[str]) -> bool:
         """Whether seeds alone tell these runs apart, those that are not finished included."""
@@ -335,7 +340,7 @@ class Records:
         there = {
             label: self._read(run) for label, run in drawing.runs.items() if not self.missing([run])
         }
-        rows = [self._row(row) for row in self._rows(drawing) if row.runs]
+        rows = self._told([row for row in self._rows(drawing) if row.runs])
         if not there and not any(row["seeds"] for row in rows):
             return None
         plot = KINDS[drawing.kind](drawing, there, rows)

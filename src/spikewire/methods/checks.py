@@ -9,15 +9,13 @@ from typing import Any
 
 from spikewire.schedules import Schedule, at
 
-_MOMENTS = [i / 100 for i in range(101)]
-
 
 def check_sparsity(name: str, value: Schedule | float) -> None:
     """Refuse a sparsity that is outside [0, 1) at any time.
 
     >>> check_sparsity("sparsity", 0.9)
     """
-    if isinstance(value, str) or not all(0.0 <= at(value, u) < 1.0 for u in _MOMENTS):
+    if isinstance(value, str) or not all(0.0 <= each < 1.0 for each in _values(value)):
         raise ValueError(
             f"{name}={value!r}: give the share of zeros, from 0 up to but not including 1 "
             "(0.9 keeps one synapse in ten)"
@@ -47,7 +45,7 @@ def check_churn(churn: Schedule | float) -> None:
 
     >>> check_churn(0.3)
     """
-    if not all(0.0 <= at(churn, u) < 1.0 for u in _MOMENTS):
+    if not all(0.0 <= each < 1.0 for each in _values(churn)):
         raise ValueError(
             f"churn={churn!r}: give the share that grow chooses, a number or a schedule in [0, 1)"
         )
@@ -58,7 +56,7 @@ def check_strength(name: str, strength: Schedule | float) -> None:
 
     >>> check_strength("l1", 1e-4)
     """
-    if not all(at(strength, u) >= 0.0 for u in _MOMENTS):
+    if not all(each >= 0.0 for each in _values(strength)):
         raise ValueError(f"{name}={strength!r}: give a strength of 0 or more")
 
 
@@ -106,6 +104,11 @@ def check_channel_score(name: str, score: Any) -> None:
             f"{name}={score!r}: give a function of the pruner that scores channels, such as "
             "spikewire.channels.gain"
         )
+
+
+def _values(value: Schedule | float) -> list[float]:
+    """What a schedule, or a plain number, is in the course of a training."""
+    return [at(value, i / 100) for i in range(101 if callable(value) else 1)]
 
 
 def _takes(function: Any, count: int) -> bool:
