@@ -260,12 +260,13 @@ class Records:
         interval is for these: it says nothing of others.
         """
         check("table", table, self.study.tables)
-        return self._told([row for row in self.study.all_rows if table in row.tables])
+        return self._filled([row for row in self.study.all_rows if table in row.tables])
 
     def _read(self, run: str) -> Run:
         return facts.read(self.path(run))
 
-    def _told(self, rows: Sequence[Row]) -> list[dict[str, Any]]:
+    def _filled(self, rows: Sequence[Row]) -> list[dict[str, Any]]:
+        """Rows with the numbers of their runs, each of which is read once."""
         named = self.matching(pattern for row in rows for pattern in (*row.runs, *row.rivals))
         there = {run: self._read(run) for run in named if not self.missing([run])}
         return [self._row(row, there) for row in rows]
@@ -340,7 +341,7 @@ class Records:
         there = {
             label: self._read(run) for label, run in drawing.runs.items() if not self.missing([run])
         }
-        rows = self._told([row for row in self._rows(drawing) if row.runs])
+        rows = self._filled([row for row in self._rows(drawing) if row.runs])
         if not there and not any(row["seeds"] for row in rows):
             return None
         plot = KINDS[drawing.kind](drawing, there, rows)

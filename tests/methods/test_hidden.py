@@ -7,7 +7,7 @@ import pytest
 import torch
 from torch import nn
 
-from spikewire import STDS, GradR, Linear, Pruner
+from spikewire import STDS, GradR, Linear, Pruner, Steps
 
 STEPS = 200
 RATE = 0.02
@@ -181,9 +181,10 @@ def test_stds_lets_a_synapse_change_sign_through_the_dead_zone():
         (lambda: GradR(sparsity=1.0), "0.5 <= sparsity < 1"),
         (lambda: GradR(alpha=-1e-3), "0 or more"),
         (lambda: GradR(alpha=float("nan")), "0 or more"),
-        (lambda: STDS(width=-0.1), ">= 0"),
-        (lambda: STDS(width=float("nan")), ">= 0"),
-        (lambda: STDS(width=Linear(0.0, -1.0)), ">= 0"),
+        (lambda: STDS(width=-0.1), "width=-0.1: give the final threshold"),
+        (lambda: STDS(width=float("nan")), "width=nan"),
+        (lambda: STDS(width=Linear(0.0, -1.0)), "width=Linear"),
+        (lambda: STDS(width=Steps((0.0, -1.0, 0.1), marks=(0.2, 0.6))), "width=Steps"),
     ],
 )
 def test_refusals(make, words):

@@ -4,6 +4,7 @@ They stand in one file since a method shares most of its fields with others.
 """
 
 import inspect
+import math
 import warnings
 from typing import Any
 
@@ -15,7 +16,7 @@ def check_sparsity(name: str, value: Schedule | float) -> None:
 
     >>> check_sparsity("sparsity", 0.9)
     """
-    if isinstance(value, str) or not all(0.0 <= each < 1.0 for each in _values(value)):
+    if not _always(value, 1.0):
         raise ValueError(
             f"{name}={value!r}: give the share of zeros, from 0 up to but not including 1 "
             "(0.9 keeps one synapse in ten)"
@@ -45,19 +46,19 @@ def check_churn(churn: Schedule | float) -> None:
 
     >>> check_churn(0.3)
     """
-    if not all(0.0 <= each < 1.0 for each in _values(churn)):
+    if not _always(churn, 1.0):
         raise ValueError(
             f"churn={churn!r}: give the share that grow chooses, a number or a schedule in [0, 1)"
         )
 
 
-def check_strength(name: str, strength: Schedule | float) -> None:
-    """Refuse a strength that is below 0 at any time.
+def check_not_negative(name: str, value: Schedule | float, what: str) -> None:
+    """Refuse a number, or a schedule, that is below 0 at any time; say what it is.
 
-    >>> check_strength("l1", 1e-4)
+    >>> check_not_negative("tau", 1e-2, "a threshold on |w|")
     """
-    if not all(each >= 0.0 for each in _values(strength)):
-        raise ValueError(f"{name}={strength!r}: give a strength of 0 or more")
+    if not _always(value, math.inf):
+        raise ValueError(f"{name}={value!r}: give {what}, 0 or more, or its schedule")
 
 
 def check_every(every: int) -> None:
@@ -106,9 +107,10 @@ def check_channel_score(name: str, score: Any) -> None:
         )
 
 
-def _values(value: Schedule | float) -> list[float]:
-    """What a schedule, or a plain number, is in the course of a training."""
-    return [at(value, i / 100) for i in range(101 if callable(value) else 1)]
+def _always(value: Schedule | float, below: float) -> bool:
+    """Whether a number, or a schedule in the course of a training, is in [0, below)."""
+    moments = [i / 100 for i in range(101)] if callable(value) else [0.0]
+    return not isinstance(value, str) and all(0.0 <= at(value, u) < below for u in moments)
 
 
 def _takes(function: Any, count: int) -> bool:

@@ -14,8 +14,9 @@ import torch
 from torch import Tensor
 from torch.nn.functional import softshrink
 
+from spikewire.methods.checks import check_not_negative
 from spikewire.pruner import Method, Pruner
-from spikewire.schedules import Cosine, Schedule, at
+from spikewire.schedules import Cosine, Schedule
 from spikewire.synapses import Synapses
 
 # How often, in steps, Grad R looks how far theta is from mu.
@@ -180,8 +181,7 @@ class STDS(Hidden):
     width: Schedule | float = 0.1
 
     def __post_init__(self) -> None:
-        if not (at(self.width, 0.0) >= 0.0 and at(self.width, 1.0) >= 0.0):
-            raise ValueError(f"width={self.width!r}: give the final threshold on |theta|, >= 0")
+        check_not_negative("width", self.width, "the final threshold on |theta|")
 
     def threshold(self) -> Callable[[float], float]:
         """The threshold d as a function of progress."""

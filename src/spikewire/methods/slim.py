@@ -30,9 +30,9 @@ from spikewire.methods.checks import (
     check_channel_score,
     check_churn,
     check_every,
+    check_not_negative,
     check_rise,
     check_share,
-    check_strength,
     warn_if_no_event,
 )
 from spikewire.methods.prune import reaches
@@ -84,9 +84,10 @@ class TakeOut(Method):
         check_share(self.share)
         check_churn(self.churn)
         if getattr(self.share, "measures", False):
+            name = getattr(self.share, "__name__", repr(self.share))
             raise ValueError(
-                f"share={self.share!r} counts operations of synapses: give one that asks for "
-                "shapes only, such as spikewire.shares.uniform, or the operations to save"
+                f"share={name} counts operations of synapses: give one that asks for shapes only, "
+                "such as uniform, or operations=..., the share of multiplications to save"
             )
         if not 0.0 < self.until < 1.0:
             raise ValueError(
@@ -218,7 +219,7 @@ class Slim(TakeOut):
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        check_strength("l1", self.l1)
+        check_not_negative("l1", self.l1, "the strength of the push")
 
     def before_step(self, pruner: Pruner) -> None:
         strength = at(self.l1, pruner.progress)

@@ -13,7 +13,7 @@ from typing import ClassVar
 import torch
 from torch import Tensor
 
-from spikewire.methods.checks import check_every
+from spikewire.methods.checks import check_every, check_not_negative
 from spikewire.pruner import Method, Pruner
 from spikewire.schedules import Linear, Schedule, at
 from spikewire.synapses import Synapses
@@ -30,11 +30,7 @@ class ByThreshold(Method):
     begin: float = 0.0
 
     def __post_init__(self) -> None:
-        for progress in [i / 100 for i in range(101)] if callable(self.tau) else (0.0,):
-            if isinstance(self.tau, str) or not at(self.tau, progress) >= 0.0:
-                raise ValueError(
-                    f"tau={self.tau!r}: give a threshold on |w| of 0 or more, or its schedule"
-                )
+        check_not_negative("tau", self.tau, "a threshold on |w|")
         check_every(self.every)
         if not 0.0 <= self.begin < 1.0:
             raise ValueError(

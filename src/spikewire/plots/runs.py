@@ -32,6 +32,8 @@ from spikewire.plots.figure import (
 
 # In inches: a figure with a legend of so many rows, and what each row more takes.
 _HEIGHT, _LEGEND_ROWS, _LEGEND_ROW = 3.6, 4, 0.17
+# Ticks of an axis of connectivities, which is logarithmic above 1 %.
+_PERCENTS = (0, 1, 2, 5, 10, 20, 50, 100)
 
 
 @dataclass(frozen=True)
@@ -71,8 +73,6 @@ QUANTITIES: dict[str, Quantity] = {
 }
 
 
-# Ticks of an axis of connectivities, which is logarithmic above 1 %.
-_PERCENTS = (0, 1, 2, 5, 10, 20, 50, 100)
 COSTS = {"synops": "SynOps per image", "milliseconds": "ms per image, sparse engine"}
 
 
